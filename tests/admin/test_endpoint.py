@@ -47,7 +47,8 @@ class SocketsTest(AdminCase):
     async def test_client_whose_process_has_ended_and_changes_of_the_endpoint(self) -> None:
         await self.start()
         # A client whose process has ended may have connected for a worker.
-        with self.connected_by_another() as client:
+        with socket.socket(socket.AF_UNIX) as client:
+            os.waitpid(forked(lambda: client.connect(str(self.socket))), 0)
             client.sendall(request("GET", "/api/status"))
             answer = await deferToThread(client.recv, 100)
         self.assertEqual(int(answer.split()[1]), 403)
@@ -75,11 +76,6 @@ class SocketsTest(AdminCase):
         self.assertEqual((await self.running.reload()).errors, ())
         self.assertFalse(other.exists())
         self.assertEqual(self.endpoints.sockets(), {})
-
-    def connected_by_another(self) -> socket.socket:
-        client = socket.socket(socket.AF_UNIX)
-        os.waitpid(forked(lambda: client.connect(str(self.socket))), 0)
-        return client
 
     async def test_client_that_waits_at_a_removed_endpoint(self) -> None:
         """It is answered, though nobody has accepted it before."""

@@ -134,6 +134,7 @@ class FaultsTest(WorkersTestCase):
         draft.rename(self.units / file)
 
     def serve(self, more: str = "") -> Service:
+        self.write()
         settings = f"include = {self.units}/*.ini\ndrain_timeout = 10m"
         operator = f"[listen operator]\nendpoint = 127.0.0.1:{free_port()}\n{more}"
         before: Sequence[str] = ()
@@ -156,8 +157,8 @@ class FaultsTest(WorkersTestCase):
     def assert_refused(self, owner: Owner) -> None:
         self.assertTrue(self.is_refused(owner.port), owner.name)
 
-    def bystanders(self) -> list[tuple[Owner, tuple[socket.socket, socket.socket]]]:
-        return [(self.owners[name], self.connect(self.owners[name])) for name in BYSTANDERS]
+    def bystanders(self) -> list[tuple[socket.socket, socket.socket]]:
+        return [self.connect(self.owners[name]) for name in BYSTANDERS]
 
     def assert_untaken(self, fault: str, *, in_force: bool) -> None:
         untaken, message = self.untaken(), LATER[fault][1]
@@ -177,24 +178,22 @@ class FaultsTest(WorkersTestCase):
             [(owner, row)] = self.untaken().items()
             self.assertEqual((owner, row["in_force"]), ("faulty", True))
             self.answers(*self.connect(self.faulty))
-            for _, pair in held:
+            for pair in held:
                 self.answers(*pair)
 
     def test_start(self) -> None:
         """At a start, the faulty owner is not served, and the others are."""
         for fault, (text, _) in FAULTS.items():
             self.add(text)
-            self.write()
             mux = self.serve()
             self.assert_untaken(fault, in_force=False)
-            self.all_end(pair for _, pair in self.bystanders())
+            self.all_end(self.bystanders())
             self.assert_refused(self.faulty)
             self.assertIn("2 of 3 ", mux.child.output)
             mux.stop()
 
     def test_reload(self) -> None:
         """At a reload, what was in force for the faulty owner stays."""
-        self.write()
         mux = self.serve()
 
         def reload(message: str) -> None:
@@ -208,7 +207,6 @@ class FaultsTest(WorkersTestCase):
 
     def test_upgrade(self) -> None:
         """The same holds for a new process, though that reads the files itself."""
-        self.write()
         mux = self.serve()
         self.assert_taken_later(lambda _: mux.upgrade())
 
@@ -223,7 +221,7 @@ class FaultsTest(WorkersTestCase):
             self.write()
             change(message)
             self.assert_untaken(fault, in_force=True)
-            self.all_end(pair for _, pair in [*held, *self.bystanders()])
+            self.all_end([*held, *self.bystanders()])
             after, self.faulty.server = self.faulty.server, before
             self.all_end([faulty, self.connect(self.faulty)])
             self.faulty.server, self.faulty.more = after, ""
@@ -234,14 +232,13 @@ class FaultsTest(WorkersTestCase):
 
     def test_owner_deleted(self) -> None:
         """An owner who goes takes nobody along, not even with the folder of all."""
-        self.write()
         mux = self.serve()
         for change in (lambda: self.mux.api("reload", {}), mux.upgrade):
             held = self.bystanders()
             self.write(without=["faulty"])
             change()
             self.assertEqual(self.untaken(), {})
-            for _, pair in [*held, *self.bystanders()]:
+            for pair in [*held, *self.bystanders()]:
                 self.answers(*pair)
             self.assert_refused(self.faulty)
             self.write()
@@ -251,7 +248,7 @@ class FaultsTest(WorkersTestCase):
         if self.owned == "file":
             self.units.rmdir()
         change()
-        for _, pair in held:
+        for pair in held:
             self.answers(*pair)
         for owner in self.owners.values():
             self.assert_refused(owner)
@@ -261,7 +258,6 @@ class FaultsTest(WorkersTestCase):
 
     def test_unseen(self) -> None:
         """What is in the place of files that are in force, or hides them, takes nothing from their owners."""
-        self.write()
         mux = self.serve()
         files = [*self.units.iterdir()]
         for file in files:
@@ -274,7 +270,7 @@ class FaultsTest(WorkersTestCase):
             self.assertEqual(units, {*map(str, files)})
             for owner in self.owners.values():
                 self.answers(*self.connect(owner))
-            for _, pair in held:
+            for pair in held:
                 self.answers(*pair)
         for file in files:
             file.rmdir()
@@ -288,7 +284,6 @@ class FaultsTest(WorkersTestCase):
         networks.write_text("192.0.2.0/24\n")
         change_environment(self, TXMUX_OF_A_UNIT=networks.name)
         self.faulty.more = _NAMES_LIST.format(f"{self.home}/${{TXMUX_OF_A_UNIT}}")
-        self.write()
         mux = self.serve()
         for damage in (lambda: networks.write_text("worse\n"), networks.unlink):
             damage()
@@ -303,7 +298,6 @@ class FaultsTest(WorkersTestCase):
             networks = self.home / name
             networks.write_text(f"192.0.2.0/24 # {'x' * size}\n")
             self.faulty.more += _NAMES_LIST.format(networks).replace("route b", f"route {name}")
-        self.write()
         mux = self.serve()
         mux.upgrade()
         self.assertEqual(self.untaken(), {})
@@ -320,7 +314,6 @@ class FaultsTest(WorkersTestCase):
             f"[backend b]\nserver = 127.0.0.1:1\nvia = http://u:{secret}@127.0.0.1:1\n"
             "[route b]\nmatch = ssh\nunder = faulty\nbackend = b\n"
         )
-        self.write()
         mux = self.serve()
         mux.api("reload", {})
         self.assertEqual(self.untaken(), {})
@@ -345,7 +338,6 @@ class FaultsTest(WorkersTestCase):
         for path, mode in named:
             path.chmod(mode)
             os.chown(path, self.author, -1)
-        self.write()
         mux = self.serve()
         self.assertEqual(self.untaken(), {})
         for path, _ in named:
@@ -360,7 +352,6 @@ class FaultsTest(WorkersTestCase):
         with_backend = f"[backend shared]\nserver = 127.0.0.1:{self.taken}\n"
         allowed = f"routes_from = *\ndefault = 127.0.0.1:{self.taken}\n"
         self.faulty.more = "[route s]\nmatch = ssh\nunder = operator\nbackend = shared\n"
-        self.write()
         mux = self.serve(f"{allowed}{with_backend}")
         mux.reload((re.escape(with_backend), ""))
         for change in (lambda: mux.api("reload", {}), mux.upgrade, mux.upgrade):
@@ -378,7 +369,6 @@ class FaultsTest(WorkersTestCase):
         """A port is tried again, and its unit is taken when it is free."""
         with socket.create_server(("127.0.0.1", 0)) as other:
             self.faulty.more = f"{_ENDPOINT}127.0.0.1:{other.getsockname()[1]}\n"
-            self.write()
             mux = self.serve()
             self.assertEqual([*self.untaken()], ["faulty"])
         mux.child.wait_for("listener.*? faulty, wrong opened|listeners new .*wrong")

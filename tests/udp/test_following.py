@@ -175,10 +175,7 @@ class ForgedTests(FlowCase):
 
     async def test_client_keeps_its_server_though_that_answers_what_is_forged(self) -> None:
         """As a server of QUIC answers another version to anybody, and one of several processes with a reset, if it gets what another one knows."""
-        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
-        old, forged = Talker.listening(self), Talker.listening(self, "127.0.0.2")
-        port = self.begin(server.port)
-        await old.asks(FIRST, port)
+        server, old, forged, port = await self.quic_begun("127.0.0.2")
         old.say(SHORT + b"last", port)
         await old.hears(2)
         await forged.repeats(SHORT, port)
@@ -279,12 +276,9 @@ class SourceTests(FlowCase):
         await Talker.listening(self).asks(b"four", port)
 
     async def test_move_to_another_source_costs_as_much_as_a_new_flow(self) -> None:
-        server = Talker.listening(self, answer=lambda data: answer() if data == FIRST else data)
-        old, near, far = (
-            Talker.listening(self), Talker.listening(self), Talker.listening(self, "127.0.0.2"),
-        )  # fmt: skip
-        port = self.begin(server.port, listen="connection_rate_per_source = 1/h")
-        self.assertTrue(await self.moved(port, old, near))
+        rate = "connection_rate_per_source = 1/h"
+        server, old, far, port = self.quic_service("127.0.0.2", listen=rate)
+        self.assertTrue(await self.moved(port, old, Talker.listening(self)))
         while not far.heard:
             far.say(SHORT, port)
             await turn()

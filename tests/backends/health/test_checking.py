@@ -270,14 +270,10 @@ class CheckRunTest(TestCase):
 
     # A server that is asked at one of two ports, of which clients know the first.
 
-    @cached_property
-    def clients_port(self) -> int:
-        return listen(self, self.clients)
-
     def ask(
         self, text: str, port: int = 0, *, proxy_protocol: Any = "off", tls: Any = None
     ) -> None:
-        target = server_at(port or self.clients_port)
+        target = server_at(port or listen(self, self.clients))
         check = read_check(text)
         backend = Backend("b", (target,), check=check, proxy_protocol=proxy_protocol)
         asking = ProbeTarget(backend, check, tls.wrap if tls else None)

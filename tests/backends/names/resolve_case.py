@@ -105,12 +105,20 @@ class NamesCase(TestCase):
     def texts(self, pool: BackendPool) -> list[str]:
         return sorted(member.target.text for member in pool.members)
 
-    async def next_look_up(self) -> float:
-        await self.until(lambda: not self.lookup.open)
-        (call,) = self.time.clock.getDelayedCalls()
-        seconds: float = call.getTime() - self.time.seconds()
-        self.time.advance(seconds)
+    async def next_look_up(self, times: int = 1) -> float:
+        """Let the next ones begin, and return how long they waited for the last."""
+        for _ in range(times):
+            await self.until(lambda: not self.lookup.open)
+            (call,) = self.time.clock.getDelayedCalls()
+            seconds: float = call.getTime() - self.time.seconds()
+            self.time.advance(seconds)
         return seconds
+
+    def assert_said(self, *parts: str) -> None:
+        """Find one line in the log, with these parts."""
+        (said,) = self.said()
+        for part in parts:
+            self.assertIn(part, said)
 
     def said(self) -> list[str]:
         found = [

@@ -83,8 +83,7 @@ class AnswerTests(NamesCase):
         await self.until(lambda: len(pool.members) == MOST_ADDRESSES)
         given = pool.given
         self.zone[HOST].reverse()
-        await self.next_look_up()
-        await self.next_look_up()
+        await self.next_look_up(2)
         self.assertEqual(pool.given, given)
 
     async def test_alias_keeps_name_for_tls(self) -> None:
@@ -130,8 +129,7 @@ class FailureTests(NamesCase):
             self.zone.clear()
             self.zone |= zone
             self.server.fail(HOST, code)
-            for _ in range(3):
-                await self.next_look_up()
+            await self.next_look_up(3)
             for line, reason in zip(self.said(), why, strict=True):
                 self.assertIn(f"{warning}{reason}", line)
             self.assertEqual((pool.given, self.texts(pool)), (given, ["10.0.0.1:80"]))
@@ -145,8 +143,7 @@ class FailureTests(NamesCase):
         await self.asked(HOST, dns.AAAA, 3)
         self.time.advance(3)
         self.assertEqual(self.texts(pool), ["10.0.0.1:80"])
-        (said,) = self.said()
-        self.assertIn("no answer within 3 s", said)
+        self.assert_said("no answer within 3 s")
         self.server.codes.clear()
         self.zone[HOST] = a("10.0.0.2")
         self.time.advance(1)
@@ -156,10 +153,8 @@ class FailureTests(NamesCase):
         pool = await self.start()
         for address in ("10.0.0.2", "10.0.0.3"):
             self.server.fail(HOST, dns.ESERVER)
-            await self.next_look_up()
-            await self.next_look_up()
-            (warning,) = self.said()
-            self.assertIn("warn: cannot find", warning)
+            await self.next_look_up(2)
+            self.assert_said("warn: cannot find")
             self.server.codes.clear()
             self.zone[HOST] = a(address, ttl=5)
             await self.next_look_up()
@@ -174,15 +169,13 @@ class FailureTests(NamesCase):
         self.assertEqual(self.names.stale(), {})
         for code, said in ((dns.ESERVER, 1), (dns.EREFUSED, 1), (dns.ESERVER, 0)):
             self.server.fail(HOST, code)
-            await self.next_look_up()
-            await self.next_look_up()
+            await self.next_look_up(2)
             self.assertEqual(len(self.said()), said)
         age, why = self.names.stale()[key]
         told = f"the name server {self.server.shown} answered SERVFAIL"
         self.assertEqual((age, why), (36, told))
         self.server.codes.clear()
-        await self.next_look_up()
-        await self.next_look_up()
+        await self.next_look_up(2)
         self.assertEqual(self.names.stale(), {})
 
     async def test_looked_up_otherwise(self) -> None:
@@ -213,8 +206,7 @@ class FailureTests(NamesCase):
     async def test_never_found(self) -> None:
         self.pool()
         await self.next_look_up()
-        (said,) = self.said()
-        self.assertIn(f"cannot find the addresses of {HOST}, none is known yet; ", said)
+        self.assert_said(f"cannot find the addresses of {HOST}, none is known yet; ")
 
     async def test_one_family(self) -> None:
         self.zone[HOST] = a("127.0.0.1", ttl=5) + aaaa("::1", ttl=5)
@@ -226,13 +218,10 @@ class FailureTests(NamesCase):
         self.assertEqual(await self.next_look_up(), 5)
         await self.found(pool, *("127.0.0.2:80" if "127" in it else it for it in both))
         self.assertEqual(await self.next_look_up(), 5)
-        (said,) = self.said()
-        self.assertIn(f"warn: not all addresses of {HOST} can be found: ", said)
+        self.assert_said(f"warn: not all addresses of {HOST} can be found: ")
         self.server.fail(HOST, dns.ESERVER)
-        await self.next_look_up()
-        await self.next_look_up()
-        (said,) = self.said()
-        self.assertIn("warn: cannot find the addresses", said)
+        await self.next_look_up(2)
+        self.assert_said("warn: cannot find the addresses")
         self.server.codes.clear()  # one went
         self.zone[HOST] = aaaa("::1", ttl=5)
         await self.next_look_up()
@@ -283,11 +272,9 @@ class ServiceTests(NamesCase):
         pool = self.pool(service())
         await self.found(pool, "10.0.0.1:22")
         del self.zone[SERVICE]
-        await self.next_look_up()
-        await self.next_look_up()
+        await self.next_look_up(2)
         self.assertEqual(self.texts(pool), ["10.0.0.1:22"])
-        (said,) = self.said()
-        self.assertIn("no SRV record", said)
+        self.assert_said("no SRV record")
         self.zone[SERVICE] = [srv("", 0, ttl=5)]
         await self.next_look_up()
         await self.found(pool)
@@ -304,9 +291,8 @@ class ServiceTests(NamesCase):
         self.zone["two.test"] = a("10.0.0.3")
         await self.next_look_up()
         await self.found(pool, "10.0.0.1:22", "10.0.0.3:22")
-        (said,) = self.said()
-        self.assertIn("warn: not all addresses", said)
-        self.assertIn(f"one.test: the name server {self.server.shown} answered SERVFAIL", said)
+        failed = f"one.test: the name server {self.server.shown} answered SERVFAIL"
+        self.assert_said("warn: not all addresses", failed)
         # A target that is not named any more is forgotten.
         self.zone[SERVICE] = [srv("two.test", ttl=5)]
         await self.next_look_up()
@@ -316,9 +302,7 @@ class ServiceTests(NamesCase):
         self.zone[SERVICE] = [srv("one.test")]
         self.pool(service())
         self.assertEqual(await self.next_look_up(), 1)
-        (said,) = self.said()
-        self.assertIn("none is known yet", said)
-        self.assertIn("one.test: there is no such name", said)
+        self.assert_said("none is known yet", "one.test: there is no such name")
 
     async def test_hundreds(self) -> None:
         self.zone[SERVICE] = [srv(f"{i}.test", 1000 + i) for i in range(500)]
