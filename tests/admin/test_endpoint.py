@@ -48,7 +48,7 @@ class SocketsTest(AdminCase):
         await self.start()
         # A client whose process has ended may have connected for a worker.
         with socket.socket(socket.AF_UNIX) as client:
-            os.waitpid(forked(lambda: client.connect(str(self.socket))), 0)
+            os.waitpid(forked(lambda: client.connect(str(self.socket))), 0)  # noqa: ASYNC222 - it ends at once
             client.sendall(request("GET", "/api/status"))
             answer = await deferToThread(client.recv, 100)
         self.assertEqual(int(answer.split()[1]), 403)

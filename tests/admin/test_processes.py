@@ -46,12 +46,12 @@ class ProcessesTest(WorkersTestCase):
         self.assertLess(mux.child.output.count("ould not accept"), 3)
         self.assertNotIn("have changed", mux.child.output)
         # A changed endpoint replaces the old file.
-        other = self.folder / "other.sock"
-        mux.file.write_text(mux.file.read_text().replace(str(self.socket), str(other)))
+        moved = self.folder / "other.sock"
+        mux.file.write_text(mux.file.read_text().replace(str(self.socket), str(moved)))
         post(self.socket, "/api/upgrade")
         mux.switched()
-        eventually(other.exists, "the other endpoint is there")
-        self.assertEqual(get(other, "/api/status")["pid"], mux.pid)
+        eventually(moved.exists, "the other endpoint is there")
+        self.assertEqual(get(moved, "/api/status")["pid"], mux.pid)
         eventually(lambda: not self.socket.exists(), "the old one is gone")
 
     def test_old_process_answers_the_request_and_the_new_one_the_next(self) -> None:

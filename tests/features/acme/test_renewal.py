@@ -129,7 +129,7 @@ class RenewalTests(TestCase):
             make_shared=lambda *_: shared,
             **clock,
         )
-        store = {} if shared is None else {"shared_limits": "a store"}
+        store: dict[str, Any] = {} if shared is None else {"shared_limits": "a store"}
         made.commit(self.rules(*names, **store, **rules))
         return made
 
