@@ -35,6 +35,7 @@ from txmux.client.io_runtime import IORuntime
 from txmux.control.documents import connection_document
 from txmux.net.relay.relay import GRACE
 from txmux.net.sockets import client as sockets_client
+from txmux.net.sockets.descriptors import Descriptors
 from txmux.net.sockets.plainsocket import LeanSocket, reset_on_close, set_options
 from txmux.rules.embedding import route
 from txmux.rules.model import Backend, Listener, NetworkSet, Rate, Silence
@@ -239,6 +240,7 @@ class _World:
             self.factory = MuxFactory(
                 routes, Listener("shared", **options), access_log=self.log, runtime=IORuntime(self)
             )
+        self.factory.runtime.descriptors = Descriptors()  # one that fails leaves some reserved
         if not fast:
             self.factory.serve = None  # type: ignore[assignment, method-assign]
         self.ended: list[Any] = []
