@@ -82,6 +82,10 @@ class WriterTest(SynchronousTestCase):
         self.clock.advance(0.7)
         self.assertEqual((self.routes(), self.asked), (["[route d]"], ["POST /api/reload"] * 2))
         self.write(route("d"), seconds=2)
+        self.writer.stop()  # from then on, what its provider still learns changes nothing
+        self.writer.lost("cancelled")
+        self.write(route("e"), seconds=2)
+        self.assertEqual((self.routes(), self.reported()), (["[route d]"], ""))
         files = {one.name for one in self.path.parent.iterdir()}
         self.assertEqual((len(self.asked), files), (2, {"own.ini", ".own.ini.state"}))
         self.assertEqual(self.path.stat().st_mode & 0o777, 0o644)

@@ -75,6 +75,7 @@ class ProviderWriter:
     _asks_again: bool = attrs.field(default=False, init=False)
     _pause: float = attrs.field(default=_AGAIN, init=False)  # until it is asked again
     _timer: Any = attrs.field(default=None, init=False)
+    _is_over: bool = attrs.field(default=False, init=False)
     _state: StateFile = attrs.field(init=False)
     _next: float = attrs.field(default=0.0, init=False)
     _left_out: dict[str, str] = attrs.field(factory=dict, init=False)
@@ -105,7 +106,8 @@ class ProviderWriter:
             self._report(f"{why}; {stays}")
 
     def stop(self) -> None:
-        """Stop writing."""
+        """Stop writing, though its provider may still learn something."""
+        self._is_over = True
         self._state.close()
         if self._timer is not None:
             self._timer.cancel()
@@ -123,10 +125,14 @@ class ProviderWriter:
     def _report_source(self) -> None:
         """Tell the service why its file is not as it should be, if so."""
         lost, postponed = self._last.get("lost"), self._last.get("postponed")
-        self._state.report(lost or (f"not written: {postponed}" if postponed else self._failing))
+        if not self._is_over:  # nobody would release the lock
+            why = lost or (f"not written: {postponed}" if postponed else self._failing)
+            self._state.report(why)
 
     def _schedule(self, seconds: float) -> None:
         seconds = max(seconds, 0)
+        if self._is_over:
+            return
         if self._timer is None:
             self._timer = self._reactor.callLater(seconds, self._write)
         elif self._timer.getTime() > self._reactor.seconds() + seconds:
