@@ -39,9 +39,8 @@ _MOVING = -1  # the column that belongs to no process: connections in transit
 _PATIENCE = 1.0  # seconds that a process waits for another one to release the lock
 _REGAINED = 0.01  # of its patience in each second
 _PAUSE = 0.0002  # seconds from one attempt to the next
-_FEWEST = (
-    2  # columns: that of connections in transit, and the first one, which belongs to no worker
-)
+# Columns: that of connections in transit, and the first one, which belongs to no worker.
+_FEWEST = 2
 _FEWEST_WORKERS = 16
 """The memory has room for this many workers, or for twice those of the rules if that is more."""
 _GENERATIONS = 3

@@ -39,9 +39,8 @@ _MOST_DEBT = 15 * _SECOND
 _ALL = (1 << 64) - 1
 _CONNECTIONS = (1 << 32) - 1
 _UNDECIDED = 1 << 32
-_IPV4 = (
-    0xFF << 56
-)  # IPv6 multicast (ff00::/8), from which no client comes, so the numbers of IPv4 are unique
+# IPv6 multicast (ff00::/8), from which no client comes, so the numbers of IPv4 are unique.
+_IPV4 = 0xFF << 56
 
 
 def source_of(host: IPAddress) -> int:

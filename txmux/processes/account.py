@@ -19,9 +19,8 @@ from txmux.rules.problems import Problem
 
 _NO_ID = 2**32 - 1
 _JOIN_SESSION_KEYRING = 1  # linux/keyctl.h
-_CAPABILITIES = (ctypes.c_uint32 * 2)(
-    0x20080522, 0
-)  # struct __user_cap_header_struct, of version 3
+# `struct __user_cap_header_struct`, of version 3.
+_CAPABILITIES = (ctypes.c_uint32 * 2)(0x20080522, 0)
 
 
 class AccountError(MuxError):

@@ -33,9 +33,8 @@ _UNSEEN = "watch_rules: the user of txmux may not list {folders}, so new files t
 _NOTICED = 4.0  # seconds between two looks, where changed files are only to be noticed
 _SETTLED = 1.0  # seconds that files must have stayed the same: a program may still be writing them
 _LONGEST = 8.0  # seconds of writing after which a unit stops holding up the changes of others
-_LACKING = (
-    "@"  # begins the name of a file that a unit lacks, in a digest; others are absolute paths
-)
+# Begins the name of a file that a unit lacks, in a digest; others are absolute paths.
+_LACKING = "@"
 
 
 class RulesWatch:

@@ -162,20 +162,17 @@ def unusable_servers(reactor: Any, rules: Rules) -> Iterator[Problem]:
 
 def accept_waiting(port: IListeningPort) -> None:
     any_port: Any = port
-    if (
-        any_port.fileno() < 0
-    ):  # Twisted has closed it, since another process has shut the socket down
+    # Twisted has closed it, since another process has shut the socket down.
+    if any_port.fileno() < 0:
         return
     waiting = select.poll()
     waiting.register(any_port.fileno(), select.POLLIN | _SHUT)
-    left = (
-        _MOST_WAITING  # bounded by the longest queue, since further clients may come all the time
-    )
+    # Bounded by the longest queue, since further clients may come all the time.
+    left = _MOST_WAITING
     # After a shutdown by another process, poll reports a hang-up.
     while left and (events := waiting.poll(0)) and events[0][1] & select.POLLIN:
-        if (
-            events[0][1] & _SHUT
-        ):  # of a UNIX socket, the queue stays, and poll always says that clients wait
+        # Of a UNIX socket, the queue stays, and poll always says that clients wait.
+        if events[0][1] & _SHUT:
             left = min(left, _LAST)
         left -= 1
         any_port.doRead()

@@ -68,9 +68,8 @@ class Following:
         self._flow = flow
         self._at: object = None
         self._reserved: tuple[object, Permit] | None = None  # for an address that it may move to
-        self._visit: tuple[object, VisitSocket] | None = (
-            None  # of a visitor that has to prove itself
-        )
+        # Of a visitor that has to prove itself.
+        self._visit: tuple[object, VisitSocket] | None = None
         self._left: tuple[object, VisitSocket] | None = None
         """The address that the flow has left, with its socket: who forges can have it leave, but not the server, which still sends there."""
 

@@ -147,9 +147,8 @@ class MigratingPath(Generic[F]):
     _ids: tuple[bytes, ...] = ()
     # Where answers went, the last one at the end.
     _before: tuple[Hashable, ...] = sent(codec.each(codec.PLACE, some=_LAST), default=())
-    visitor: Visitor | None = sent(
-        codec.optional(codec.part(Visitor)), default=None
-    )  # may be the next home
+    # May be the next home.
+    visitor: Visitor | None = sent(codec.optional(codec.part(Visitor)), default=None)
     _moves: tuple[float, ...] = sent(codec.each(codec.AGE, some=_LAST), default=())
     _rests_until: float = sent(codec.LEFT, name="rests", default=-math.inf)
 

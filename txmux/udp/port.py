@@ -146,9 +146,8 @@ class DatagramPort(WatchedPort):
         self.flows: dict[FlowKey, PortFlow | SharedAddress[PortFlow]] = {}
         self.place = ""
         self.early: EarlyDatagrams | None = None
-        self._newcomers = self._refused = (
-            0  # how many flows may still begin; how many datagrams were dropped
-        )
+        # How many flows may still begin; how many datagrams were dropped.
+        self._newcomers = self._refused = 0
 
     def startListening(self) -> None:
         self._open()

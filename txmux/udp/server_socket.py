@@ -146,9 +146,8 @@ class ServerSocket:
             opened = self.sock
             for data in flow.held:
                 self.send(data, 0, is_held=True)
-                if (
-                    self.sock is not opened
-                ):  # refused, and all that is held was sent to another server
+                # Refused, and all that is held was sent to another server.
+                if self.sock is not opened:
                     return
             if flow.held:
                 member.counts.asked(source_number(flow.record.client))

@@ -413,9 +413,8 @@ def read_hello(message: bytes) -> ClientHello | None:
     return None if reader.malformed else reader.hello
 
 
-@functools.lru_cache(
-    1
-)  # what decides on a client, and what terminates its TLS next, read the same bytes
+# What decides on a client, and what terminates its TLS next, read the same bytes.
+@functools.lru_cache(1)
 def _read_at_once(data: bytes) -> HelloReader | None:
     whole = read_whole(data, _MOST_ELEMENTS)
     if whole is None:

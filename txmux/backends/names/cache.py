@@ -31,9 +31,8 @@ _SLOW = 5.0  # seconds for which a failure is kept that took longer than the sho
 _MOST_NAMES = 10_000
 _MOST_ADDRESSES = 16  # of a name, whose owner decides how many there are
 _MOST_AT_ONCE = 100  # look-ups
-_MOST_OF_OTHERS = (
-    50  # of those, for backends of other users; one has as many as it leaves to others
-)
+# Of those, for backends of other users; one has as many as it leaves to others.
+_MOST_OF_OTHERS = 50
 _MOST_OF_SOURCE = 25  # for one source of clients
 _MOST_QUEUED = 100  # clients of one source
 _QUIET = 10.0  # seconds between two warnings: clients cause them

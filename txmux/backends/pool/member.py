@@ -48,9 +48,8 @@ class Member:
     share: int = 1  # among the addresses of the name; multiplies the weight
     takes_slot: bool = True  # of `max_connections`; not a copy for what is beside the sessions
     _options: tuple[SocketOption, ...] | None = attrs.field(default=None, init=False)
-    socket_address: tuple[int, tuple[str, int]] | None = attrs.field(
-        init=False
-    )  # family, and TCP address
+    # Family, and TCP address.
+    socket_address: tuple[int, tuple[str, int]] | None = attrs.field(init=False)
     seed: int = attrs.field(init=False)  # in the choice by a hash; the same on every machine
 
     def __attrs_post_init__(self) -> None:
@@ -132,9 +131,8 @@ class Tiers:
                 usable.append(member)
             elif member.state in SUSPECT:
                 suspect.append(member)
-        if all(
-            member.server.final for member in usable
-        ):  # they have a share of those beside others
+        # They have a share of those beside others.
+        if all(member.server.final for member in usable):
             usable = []
         return cls(
             _groups(usable),

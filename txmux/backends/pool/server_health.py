@@ -65,9 +65,8 @@ class ServerHealth:
     failed_at: deque[float] = sent(codec.each(codec.AGE, deque), name="failed", factory=deque)
     consecutive_failures: int = 0  # connections that failed since the last success
     out_until: float = sent(codec.LEFT, name="out", default=0.0)
-    contrary: int = sent(
-        codec.WHOLE, default=UNCHECKED
-    )  # checks in a row that contradict the state
+    # Checks in a row that contradict the state.
+    contrary: int = sent(codec.WHOLE, default=UNCHECKED)
     # When the state was last changed; 0 if it never was.
     since: float = sent(codec.optional(codec.AGE, 0.0), name="age", default=0.0)
     expected: int = 0  # connections that other processes have, of which some may be handed over

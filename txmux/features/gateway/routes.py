@@ -440,9 +440,8 @@ def _cost(line: str) -> int:
 
 def _claim(its: GatewayRoute, taken: dict[tuple[GatewayListener, str], GatewayRoute]) -> None:
     """Leave a route what no older one has: the host names of a listener, or all of its clients."""
-    counted: set[GatewayListener] = (
-        set()
-    )  # one of them may be named twice, by its name and by its port
+    # One of them may be named twice, by its name and by its port.
+    counted: set[GatewayListener] = set()
     for attached in its.parents:
         left: list[tuple[GatewayListener, Sequence[str]]] = []
         lost: list[str] = []

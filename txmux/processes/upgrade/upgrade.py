@@ -395,9 +395,8 @@ class Upgrade:
         removed = sockets.ended_by_removal(left_out)
         handovers = await self._transfers.hand_over(successor, left_out, removed)
         sockets.remove_files(left_out)
-        sockets.close(
-            keep_files=True
-        )  # clients would wait here that the other one no longer accepts
+        # Clients would wait here that the other one no longer accepts.
+        sockets.close(keep_files=True)
         self._moved = await settled(handovers, successor.ended(), self._reactor)
         successor.channel.send(messages.HANDED_OVER)
 

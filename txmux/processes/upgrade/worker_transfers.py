@@ -154,9 +154,8 @@ class WorkerTransfers:
                 raise GivingError("; ".join(failed))
             rows, ends, files = list[Mapping[str, Any]](), list[socket.socket](), list[int]()
             for worker, (pid, end) in given.items():
-                if (
-                    not worker.ready or worker.pid != pid
-                ):  # it has ended meanwhile; its file is closed
+                # It has ended meanwhile; its file is closed.
+                if not worker.ready or worker.pid != pid:
                     end.close()
                     continue
                 ends.append(end)

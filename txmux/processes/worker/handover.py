@@ -411,9 +411,8 @@ class Adopting:
                 moved = unpacking.read(row)
                 factory = self._factory(moved.record.listener)
                 waits_in = None
-                if (
-                    moved.waited is not None
-                ):  # kept, since a reload may remove it before the client comes
+                # Kept, since a reload may remove it before the client comes.
+                if moved.waited is not None:
                     waits_in = factory.upstreams.find(moved.record.backend or "")
             except (MuxError, LookupError, TypeError, ValueError) as problem:
                 _log.info("a connection cannot be taken over: {why}", why=repr(problem))

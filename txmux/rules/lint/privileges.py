@@ -312,9 +312,8 @@ def _no_file(path: Path) -> tuple[str, bool] | None:
 
 def _is_missing(folder: Path) -> bool:
     try:
-        return not stat.S_ISDIR(
-            folder.stat().st_mode
-        )  # `is_dir` hides the reason since Python 3.14
+        # `is_dir` hides the reason since Python 3.14.
+        return not stat.S_ISDIR(folder.stat().st_mode)
     except PermissionError:
         return False  # another user may see it
     except (OSError, ValueError):
