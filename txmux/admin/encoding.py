@@ -37,9 +37,8 @@ def part_of(query: Query, path: str, names: Sequence[str]) -> tuple[slice, dict[
     try:
         start = 0 if after is None else names.index(after) + 1
     except ValueError:
-        raise RefusedError(
-            400, f"after: {after!r} is not in the list now; begin without it"
-        ) from None
+        message = f"after: {after!r} is not in the list now; begin without it"
+        raise RefusedError(400, message) from None
     end = start + read_limit(words, len(names), MOST_ROWS) if "limit" in words else len(names)
     if end >= len(names):
         return slice(start, None), {}

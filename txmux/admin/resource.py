@@ -237,6 +237,5 @@ def _expected(value: object, schema: Mapping[str, Any]) -> str:
 
 def needs(what: str) -> RefusedError:
     """Return the refusal where an import of an extra has failed."""
-    return RefusedError(
-        501, f"{what}: not installed; {how_to_install('admin')}, then {own_command('upgrade')}"
-    )
+    message = f"{what}: not installed; {how_to_install('admin')}, then {own_command('upgrade')}"
+    return RefusedError(501, message)

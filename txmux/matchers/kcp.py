@@ -42,9 +42,8 @@ def _convs(text: str) -> Globs:
 def _number(text: str) -> int:
     number = int(text, 0 if text.startswith("0x") else 10) if _CONV.fullmatch(text) else -1
     if not 0 <= number <= 0xFFFFFFFF:
-        raise OptionError(
-            "conv", f"{text!r} is not the number of a session; write one from 0 to 4294967295"
-        )
+        message = f"{text!r} is not the number of a session; write one from 0 to 4294967295"
+        raise OptionError("conv", message)
     return number
 
 

@@ -98,9 +98,8 @@ def bytes_from_hex(name: str, text: str) -> bytes:
     try:
         return bytes.fromhex(text.replace(":", " "))
     except ValueError as error:
-        raise OptionError(
-            name, f"{text!r} is not hex; write pairs of hex digits such as 160301"
-        ) from error
+        message = f"{text!r} is not hex; write pairs of hex digits such as 160301"
+        raise OptionError(name, message) from error
 
 
 def bytes_from_text(text: str) -> bytes:
@@ -117,7 +116,6 @@ def _piece(piece: str) -> bytes:
     if len(piece) == 4:
         return bytes.fromhex(piece[2:])
     if piece not in _ESCAPES:
-        raise OptionError(
-            "text", rf"{piece} is not an escape; there are \r \n \t \0 \xNN, and \\ for a backslash"
-        )
+        message = rf"{piece} is not an escape; there are \r \n \t \0 \xNN, and \\ for a backslash"
+        raise OptionError("text", message)
     return _ESCAPES[piece]

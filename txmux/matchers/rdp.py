@@ -100,9 +100,8 @@ class RdpMatcher:
     def predicate(self, options: Mapping[str, str]) -> Predicate:
         cookie, token = (option_globs(options, name) for name in ("cookie", "token"))
         if cookie and token:
-            raise OptionError(
-                None, "no request has both a cookie and a token: write a line for each"
-            )
+            message = "no request has both a cookie and a token: write a line for each"
+            raise OptionError(None, message)
         return _RdpPredicate("cookie" if cookie else "token", cookie or token)
 
 

@@ -110,9 +110,8 @@ def _key(text: str) -> bytes:
     except (ValueError, UnicodeEncodeError):
         key = b""
     if len(key) != _KEY_SIZE:
-        raise OptionError(
-            "key", f"{text!r} is not a public key; write the 44 characters that `wg pubkey` prints"
-        )
+        message = f"{text!r} is not a public key; write the 44 characters that `wg pubkey` prints"
+        raise OptionError("key", message)
     return key
 
 

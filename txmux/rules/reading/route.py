@@ -109,9 +109,8 @@ def _patterns(kind: str, text: str) -> NamePatterns:
     option = "san" if kind in ALTERNATIVE_NAMES else kind
     for pattern in text.split(",") if not text.startswith("~") else ():
         if kind == "spiffe" and not pattern.strip().startswith(_SCHEME):
-            raise OptionError(
-                kind, f"{pattern!r} is no SPIFFE ID; write {_SCHEME}TRUST-DOMAIN/PATH"
-            )
+            message = f"{pattern!r} is no SPIFFE ID; write {_SCHEME}TRUST-DOMAIN/PATH"
+            raise OptionError(kind, message)
         if kind == "email" and "@" not in pattern:
             raise OptionError(option, f"{pattern!r} has no '@'; write for example *@example.com")
     if kind == "ip":
