@@ -418,10 +418,7 @@ def open_log(
     later: Callable[[Callable[[], None]], None] | None = None,
     owner: tuple[int, int] | None = None,
     clock: IReactorTime | None = None,
-    *,
-    is_quiet: bool = False,
-    may_lack: bool = False,
-    opens: _Opens = _at_once,
+    **more: Any,
 ) -> AccessLog | None:
     """Open the access log that the settings ask for, if any; see `FileAccessLog`, and `MergingLog` if there is a clock."""
     form = settings.access_log_format
@@ -433,6 +430,5 @@ def open_log(
     elif settings.access_log == "stdout":
         log = StandardOutputLog(Path("stdout"), form, later, clock=clock)
     else:
-        more: Any = {"is_quiet": is_quiet, "may_lack": may_lack, "opens": opens}
         log = FileAccessLog(settings.access_log, form, later, owner, clock, **more)
     return log if clock is None else MergingLog(log, clock)
