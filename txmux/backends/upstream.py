@@ -56,6 +56,11 @@ _WAITED_FOR = {"connect-refused", "connect-timeout", "no-server"}
 _log = Logger()
 
 
+_MOST_LINES = 5  # about servers of an author, in a period
+_PERIOD = 60.0  # seconds
+What = Literal["server", "backend"]
+
+
 def _report_change(
     backend: str,
     tell: Callable[[dict[str, Any]], object],
@@ -294,12 +299,6 @@ class Upstream:
 Destination = Upstream | Handover | InProcess | Refusal  # an Outcome in a running process
 
 
-_MOST = 5
-_PERIOD = 60.0  # seconds
-
-What = Literal["server", "backend"]
-
-
 class ServerLines:
     """Lets the log have the first few lines in a minute about servers of an author, who may have thousands, then how many there were more.
 
@@ -323,11 +322,11 @@ class ServerLines:
         count = self._counts[key] = self._counts.get(key, 0) + 1
         if count == 1:
             self._timers[key] = self._clock.callLater(_PERIOD, self._end_period, *key)
-        return count <= _MOST
+        return count <= _MOST_LINES
 
     def _end_period(self, author: int, what: What) -> None:
         del self._timers[author, what]
-        more = self._counts.pop((author, what)) - _MOST
+        more = self._counts.pop((author, what)) - _MOST_LINES
         if more > 0:
             self._log.warn(
                 "user {author}: {lines} about {what}s in {seconds:g} s; 'txmux servers' lists what is down",

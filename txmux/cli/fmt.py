@@ -25,6 +25,10 @@ _INDENT = "    "
 _VARIABLE = re.compile(r"\$\{")
 
 
+_STANDARD_INPUT = "<stdin>"
+_DIFFERENT = 1
+
+
 def laid_out(text: str) -> str:
     """Lay a rules file out whose form has no errors; see `read_ini`.
 
@@ -178,10 +182,6 @@ class _FileLayout:
         for part in self._parts:
             self._done += part.text(width) if isinstance(part, _EntryLayout) else [part]
         self._parts.clear()
-
-
-_STANDARD_INPUT = "<stdin>"
-_DIFFERENT = 1
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

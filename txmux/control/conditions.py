@@ -11,6 +11,11 @@ from twisted.python.failure import Failure
 
 from txmux.classes import define
 
+_T = TypeVar("_T")
+_REST = 3
+"""How many times as long as the last run the pause after it is, so that runs take a quarter of the time at most."""
+_LONGEST_REST = 2.0  # seconds
+
 
 class Conditions:
     """Checks what is waited for whenever `check` is called; a condition may be false again before its turn."""
@@ -31,13 +36,6 @@ class Conditions:
         waiting, self._waiting = self._waiting, []
         for changed in waiting:
             changed.callback(None)
-
-
-_T = TypeVar("_T")
-
-_REST = 3
-"""How many times as long as the last run the pause after it is, so that runs take a quarter of the time at most."""
-_LONGEST_REST = 2.0  # seconds
 
 
 @define(eq=False)

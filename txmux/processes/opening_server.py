@@ -60,6 +60,12 @@ _Taken = tuple[Files, Mapping[str, Sequence[tuple[int, str]]]]
 """Rules' files, and where the units in them begin."""
 
 
+_GONE = (OSError, ValueError, AttributeError, RecursionError, TypeError, LookupError)
+"""Raised when the other end has closed, or sends an invalid request."""
+_MOST_TEXT = 65536
+"""The most bytes of rules from the options of a command."""
+
+
 @define
 class AllowedPaths:
     """The files and addresses in the rules.
@@ -107,10 +113,6 @@ def _addresses(rules: Rules) -> Iterator[ListenAddress]:
     yield from (address for _, address in admin_addresses(rules, lambda _: None))
     if "auto" in rules.settings.admin:
         yield from automatic_addresses(rules.path)
-
-
-_GONE = (OSError, ValueError, AttributeError, RecursionError, TypeError, LookupError)
-"""Raised when the other end has closed, or sends an invalid request."""
 
 
 @define(eq=False, slots=False)
@@ -373,10 +375,6 @@ def _written(value: object) -> int:
 
 def _not_named(what: str) -> OSError:
     return OSError(errno.EACCES, f"Permission denied, and the rules do not name {what!r}")
-
-
-_MOST_TEXT = 65536
-"""The most bytes of rules from the options of a command."""
 
 
 def main(connection: socket.socket, path: str, *pidfile: str) -> None:

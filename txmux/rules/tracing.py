@@ -38,6 +38,9 @@ _SHOWN_BYTES = 48
 SAYS = {Verdict.MATCH: "match", Verdict.NO: "no", Verdict.NEED_MORE: "undecided"}
 
 
+_Explained = Callable[..., Explanation[Any]]
+
+
 @frozen
 class TracedSample:
     """The first bytes or datagrams of a client.
@@ -279,9 +282,6 @@ def _answer_json(answer: PredicateAnswer | None) -> dict[str, Any]:
         "needs_up_to": answer.needs if answer.at is None else None,
         "error": answer.error or None,
     }
-
-
-_Explained = Callable[..., Explanation[Any]]
 
 
 def inner_listener(listener: Listener, end: Route) -> Listener:

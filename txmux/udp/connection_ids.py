@@ -35,6 +35,12 @@ _WG_INITIATION_SIZE, _WG_RESPONSE_SIZE, _WG_COOKIE_SIZE, _WG_LEAST_DATA = 148, 9
 _WG_BLOCK = 16
 
 
+HEAD = 1 + 4 + 1 + LONGEST_ID  # first bytes of a datagram that may have its connection ID
+_LEAST_LONG = bytes([LONG_HEADER])
+_MOST_KNOWN = 4
+_ID_AT = 6
+
+
 def protocol_of(first: bytes) -> tuple[bytes, bytes] | None:
     """Return the letter of a flow's protocol by its first datagram, and the ID by which the client wants to be known.
 
@@ -98,12 +104,6 @@ def begins_tunnel(data: Any, size: int) -> bool:
     """Return whether a tunnel begins with a datagram, or the first of several; see `txmux.udp.ancillary.read` for the size."""
     length = size if 0 < size < len(data) else len(data)
     return length == _WG_INITIATION_SIZE and data[0] == WG_INITIATION[0]
-
-
-HEAD = 1 + 4 + 1 + LONGEST_ID  # first bytes of a datagram that may have its connection ID
-_LEAST_LONG = bytes([LONG_HEADER])
-_MOST_KNOWN = 4
-_ID_AT = 6
 
 
 @functools.lru_cache(maxsize=LONGEST_ID + 1)

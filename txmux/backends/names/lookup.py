@@ -33,6 +33,15 @@ from txmux.transport import is_address
 _MOST_AT_ONCE = 100  # look-ups; each has two queries
 
 
+_MOST_QUERIES = 8  # queries for one name, as servers may answer with an alias alone
+_GRACE = 1.0  # seconds to wait for the addresses of the other family
+_PORT = 53
+T = TypeVar("T")
+_LOOPBACK = frozenset({"127.0.0.1", "::1"})
+_MOST_DOTS = 15  # the highest ndots
+_TOP_BIT = 1 << 31
+
+
 class LookupTurns:
     """The look-ups by one list of name servers, or those of one owner among them.
 
@@ -124,15 +133,6 @@ class BackendTurns:
         self._used -= 1
         self._shared.left += 1
         self._shared.pass_on()
-
-
-_MOST_QUERIES = 8  # queries for one name, as servers may answer with an alias alone
-_GRACE = 1.0  # seconds to wait for the addresses of the other family
-_PORT = 53
-T = TypeVar("T")
-_LOOPBACK = frozenset({"127.0.0.1", "::1"})
-_MOST_DOTS = 15  # the highest ndots
-_TOP_BIT = 1 << 31
 
 
 @frozen

@@ -30,6 +30,15 @@ from txmux.wire.jsontext import MISSHAPEN, JsonLines, parse_json
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
+FORBIDDEN, ABSENT, CONFLICT, GONE = 403, 404, 409, 410
+_PATIENCE = 10.0  # seconds for an answer
+_MOST = 1 << 26  # bytes of an answer
+_PAGE = 500  # objects
+_MOST_OBJECTS = 200_000  # of one kind
+_WATCH = 60  # seconds: one that is cut unnoticed is found then
+_LONGEST_EVENT = 1 << 22  # etcd takes objects of 1.5 MiB
+
+
 @frozen
 class Access:
     """Where the API is, and who asks.
@@ -169,15 +178,6 @@ def _tls(authority: bytes | None, identity: bytes | None) -> Callable[[str], Any
     if identity:
         options["clientCertificate"] = PrivateCertificate.loadPEM(identity)
     return lru_cache(1)(partial(ClientTLS, **options))
-
-
-FORBIDDEN, ABSENT, CONFLICT, GONE = 403, 404, 409, 410
-_PATIENCE = 10.0  # seconds for an answer
-_MOST = 1 << 26  # bytes of an answer
-_PAGE = 500  # objects
-_MOST_OBJECTS = 200_000  # of one kind
-_WATCH = 60  # seconds: one that is cut unnoticed is found then
-_LONGEST_EVENT = 1 << 22  # etcd takes objects of 1.5 MiB
 
 
 class NoServerError(MuxError):

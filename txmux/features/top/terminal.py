@@ -38,6 +38,10 @@ _BEGUN = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*|O)?\Z")
 _LONGEST = 32  # bytes of a sequence
 
 
+_ESCAPE = 0.05
+"""Seconds after which an escape character is the key of that name, and not the beginning of a sequence."""
+
+
 class Terminal:
     """Shows the screen, and reads keys; `ended_by` is the signal that ends the program, if one has come."""
 
@@ -166,10 +170,6 @@ def read_keys(data: bytes, *, is_last: bool = False) -> tuple[list[str], bytes]:
 def _size_of(first: int) -> int:
     # The length of a character in UTF-8 follows from its first byte.
     return 2 + (first >= 0xE0) + (first >= 0xF0) if 0xC2 <= first < 0xF5 else 1
-
-
-_ESCAPE = 0.05
-"""Seconds after which an escape character is the key of that name, and not the beginning of a sequence."""
 
 
 def watch(ask: Callable[..., Any], filters: Mapping[str, str], keyboard: int) -> int:

@@ -35,6 +35,22 @@ if TYPE_CHECKING:
 _HASH = re.compile(rb"\$2[aby]\$(0[4-9]|1[0-4])\$[./A-Za-z0-9]{53}")
 
 
+_MOST_LINES = 10
+"""Problems of one file of users that are listed."""
+TUNNEL = Opening(
+    "tunnel",
+    inside="the tunnel",
+    does="opens tunnels",
+    is_over="tunnels are",
+    comes_over="clients ask for tunnels",
+    otherwise="put it under another",
+    answered="clients of a tunnel",
+    names=("host",),
+    error="tunnel_error",
+    fails="opens no tunnel",
+)
+
+
 def read_users(data: bytes) -> tuple[dict[str, bytes], list[str]]:
     """Read a file of ``htpasswd -B``: the hashes of users, and what is wrong, each with the number of its line."""
     users: dict[str, bytes] = {}
@@ -111,23 +127,6 @@ def open_tunnels(
             if ports and backend.allow_names is None and backend.allow_networks is None:
                 message = f"clients choose the port of {ports[0]!r}; add 'allow_networks' to [backend {backend.name}]"
                 yield from blamed(route.section, "tunnel", message, outcomes, backend, owners)
-
-
-_MOST_LINES = 10
-"""Problems of one file of users that are listed."""
-
-TUNNEL = Opening(
-    "tunnel",
-    inside="the tunnel",
-    does="opens tunnels",
-    is_over="tunnels are",
-    comes_over="clients ask for tunnels",
-    otherwise="put it under another",
-    answered="clients of a tunnel",
-    names=("host",),
-    error="tunnel_error",
-    fails="opens no tunnel",
-)
 
 
 def _users(reading: RulesReading, text: str) -> Path:

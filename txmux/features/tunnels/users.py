@@ -33,6 +33,13 @@ _REMEMBERED = 10_000  # sources with a wrong login
 _FORGIVEN = 600.0  # seconds after the last one
 
 
+_MANY = 16  # logins that wait: then an operator should know
+_MOST_KNOWN = 1000
+_LONGEST = 72  # bytes of a password that bcrypt looks at
+_COST = re.compile(rb"\$2[abxy]\$([0-9]{2})\$")
+_RECENT = 60.0  # seconds for which it is reported that many have waited
+
+
 @define
 class _Waiting(Generic[T]):
     turn: int  # when it came or had its last turn
@@ -131,13 +138,6 @@ class LoginQueue(Generic[T]):
         if not logins:
             del self._sources[source]
         return login
-
-
-_MANY = 16  # logins that wait: then an operator should know
-_MOST_KNOWN = 1000
-_LONGEST = 72  # bytes of a password that bcrypt looks at
-_COST = re.compile(rb"\$2[abxy]\$([0-9]{2})\$")
-_RECENT = 60.0  # seconds for which it is reported that many have waited
 
 
 @define(eq=False)

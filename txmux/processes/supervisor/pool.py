@@ -38,6 +38,13 @@ _LOOK_AT_START = 1.0  # seconds between two looks at whether they still are
 _FLOWS_MOVED = 5.0  # seconds; as long as a port waits for flows of another process
 
 
+_LOOK = 1.0
+"""Seconds between two looks at what workers do."""
+_WHOLE = 0.5
+"""Seconds to wait for a signal that was sent to all processes of the service."""
+_MAX_CONNECTIONS = attrgetter("max_connections")
+
+
 class WorkersError(MuxError):
     """Workers cannot be started, or one could not start."""
 
@@ -50,13 +57,6 @@ async def failures(requests: Mapping[Worker, Deferred[Any]]) -> list[str]:
         if not answered and not answer.check(PeerGoneError):
             failed.setdefault(answer.getErrorMessage(), []).append(str(worker.number))
     return [f"worker {', '.join(numbers)}: {why}" for why, numbers in failed.items()]
-
-
-_LOOK = 1.0
-"""Seconds between two looks at what workers do."""
-
-_WHOLE = 0.5
-"""Seconds to wait for a signal that was sent to all processes of the service."""
 
 
 def _name_of_look(worker: Worker) -> str:
@@ -496,9 +496,6 @@ class WorkerPool:
         return {**sums, "workers": rows}
 
 
-_MOST = attrgetter("max_connections")
-
-
 class ServersElsewhere:
     """Tells the workers that serve what retiring ones and processes of earlier upgrades have, by their counters.
 
@@ -541,4 +538,4 @@ class ServersElsewhere:
 
 
 def _is_limited(backend: Backend) -> bool:
-    return bool(backend.max_connections) or any(map(_MOST, backend.servers))
+    return bool(backend.max_connections) or any(map(_MAX_CONNECTIONS, backend.servers))
