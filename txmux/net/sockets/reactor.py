@@ -11,6 +11,8 @@ from typing_extensions import override
 
 from txmux.net.sockets.poller import POLLERS, Poller
 
+_SOON = 3600.0  # seconds; epoll has a longest time
+
 
 class SocketReactor(EPollReactor):
     """See the module."""
@@ -42,7 +44,10 @@ class _SharingPoller(Poller):
             self.serve_ready(timeout)
             if not reactor._started or reactor._justStopped or reactor.threadCallQueue:
                 return
-            timeout = reactor.timeout()
+            # Usually as Twisted says, in a sixth of the time.
+            calls = () if reactor._newTimedCalls else reactor._pendingTimedCalls
+            left = calls[0].time - reactor.seconds() if calls else 0.0
+            timeout = left if 0 < left < _SOON else reactor.timeout()
             if timeout == 0:
                 # What has come during a long batch comes before the timers that are due since: it was in time.
                 self.serve_ready()
