@@ -33,5 +33,4 @@ class EndTest(MuxTestCase):
             await self.connect_until_lost(port, b"SSH-2.0-a\r\n")
             await self.until_so(lambda: not self.factory.connections)
             kinds = [event["event"] for event in events]
-            self.assertEqual(kinds, ["begin", "decide", *end])
-            self.assertEqual(len(shown), len(end))
+            self.assertEqual((kinds, len(shown)), (["begin", "decide", *end], len(end)))

@@ -172,8 +172,7 @@ class ClientTableTests(SynchronousTestCase):
             [row[:3] for row in rows[-2:]][1], ("y", "max_connections_per_source", "192.0.2.1")
         )
         self.clock.advance(600)
-        self.assertEqual([*self.table.refusing()], [])
-        self.assertEqual(held_by(self.table), before)
+        self.assertEqual(([*self.table.refusing()], held_by(self.table)), ([], before))
 
     def test_whom_no_route_takes(self) -> None:
         """They are reported as those that a limit refuses."""

@@ -36,8 +36,7 @@ class AnswerTests(SynchronousTestCase):
         """So it does with one of SSL 2.0 that offers TLS."""
         self.assertEqual(answer(HELLO), RejectionAnswer(ALERT, complete=True))
         self.assertEqual(answer(HELLO, unavailable=True), RejectionAnswer(ALERT, complete=True))
-        self.assertEqual(answer(records(HELLO[5:], 1)).data, ALERT)
-        self.assertEqual(answer(HELLO[:-1]), NOT_YET)
+        self.assertEqual((answer(records(HELLO[5:], 1)).data, answer(HELLO[:-1])), (ALERT, NOT_YET))
         for version in (0x0300, 0x0301, 0x0302, 0x0303):
             hello = records(client_hello(legacy_version=version))
             self.assertEqual(answer(hello).data[1:3], version.to_bytes(2, "big"))
@@ -67,8 +66,7 @@ class AnswerTests(SynchronousTestCase):
         self.assertEqual(lines[0], b"HTTP/1.1 403 Forbidden")
         self.assertIn(b"Connection: close", lines)
         self.assertIn(b"Content-Length: %d" % len(body), lines)
-        self.assertEqual(body, b"403 Forbidden\n")
-        self.assertEqual(answer(GET[:-2]), NOT_YET)
+        self.assertEqual((body, answer(GET[:-2])), (b"403 Forbidden\n", NOT_YET))
         self.assertEqual(answer(b"HEAD / HTTP/1.1\r\n").data, head + b"\r\n\r\n")
         reported = answer(GET, unavailable=True).data
         self.assertTrue(reported.startswith(b"HTTP/1.1 503 Service Unavailable\r\n"))

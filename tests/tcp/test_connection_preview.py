@@ -142,8 +142,7 @@ class WaitingTest(MuxTestCase):
         client.send(HTTP[3:])
         server = await self.backend.heard(len(HTTP))
         self.assertEqual(bytes(server.received), HTTP)
-        close(client, server)
-        await self.assert_logged(reason="done", bytes_in=len(HTTP))
+        await self.assert_closed(client, server, reason="done", bytes_in=len(HTTP))
         await self.connect_until_lost(port, b"nothing like it\r\n")
         await self.assert_logged(2, reason="proxy-header")
 
@@ -153,8 +152,7 @@ class WaitingTest(MuxTestCase):
         given, reported = await self.taker.taken()
         peer = client.transport.getHost()
         self.assertEqual((reported["client"], given.family), (["::1", peer.port], socket.AF_INET6))
-        self.assertEqual(given.getpeername()[:2], ("::1", peer.port))
-        self.assertEqual(given.recv(99), SSH)
+        self.assertEqual((given.getpeername()[:2], given.recv(99)), (("::1", peer.port), SSH))
         await self.assert_logged(reason="handed-over", client=f"[::1]:{peer.port}")
 
     async def test_unix_client_is_closed_by_handover_and_served_by_others(self) -> None:

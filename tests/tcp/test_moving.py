@@ -89,8 +89,7 @@ class MovingTest(MuxTestCase):
         self.assertEqual(counted(self.old), {"asked": 1})
         await client.tell(server, b"more", 15)
         await server.tell(client, b"answer")
-        self.assertEqual(counted(self.factory), {"answered": 1})
-        self.assertEqual(waited(self.factory), (3.5, 1))
+        self.assertEqual((counted(self.factory), waited(self.factory)), ({"answered": 1}, (3.5, 1)))
         first, self.old = self.old, self.factory
         self.move()
         await server.tell(client, b" and more", 15)

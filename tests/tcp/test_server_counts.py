@@ -60,8 +60,7 @@ class ServerCountsTest(MuxTestCase):
             client.send(b"more")
             count = len(self.first) + 4
             await server.has(count)
-            self.assertEqual(waited(self.factory), (0.25, 1))
-            self.assertEqual(self.cell("answer time"), 250_000)
+            self.assertEqual((waited(self.factory), self.cell("answer time")), ((0.25, 1), 250_000))
             (connection,) = self.factory.connections
             connection.count_bytes()
             self.assertEqual((self.cell("bytes in"), self.cell("bytes out")), (count, 15))

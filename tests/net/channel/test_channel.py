@@ -147,8 +147,7 @@ class FramingTest(SynchronousTestCase):
         known.dataReceived(
             b'{"kind":"known","x":0}\n{"kind":"known"}\n{"kind":"known","x":1,"y":2}\n'
         )
-        self.assertEqual(received, [1])
-        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+        self.assertEqual((received, len(self.flushLoggedErrors(ZeroDivisionError))), ([1], 1))
 
     def test_long_answer(self) -> None:
         """What the other process would close the channel for is not sent, but an error; nor is what says nothing."""
@@ -334,8 +333,7 @@ class PairTest(TestCase):
         await ignored
         with self.assertRaises(ChannelError):
             await unknown
-        self.assertEqual(await again, ["7"])
-        self.assertEqual(open_files(), [])
+        self.assertEqual((await again, open_files()), (["7"], []))
 
     async def test_unsent_descriptors_are_closed_with_the_channel(self) -> None:
         """So are those that come with an answer, or with a message that tells of more."""
@@ -395,8 +393,7 @@ class PairTest(TestCase):
         answer = self.here.ask(X, seconds=3)
         self.there.transport.doRead()
         clock.advance(3)
-        self.assertEqual(self.successResultOf(answer), 7)
-        self.assertEqual(clock.getDelayedCalls(), [])
+        self.assertEqual((self.successResultOf(answer), clock.getDelayedCalls()), (7, []))
 
     async def test_last_words(self) -> None:
         """What the other process has said before its end is heard, though it takes nothing any more."""
@@ -425,8 +422,7 @@ class PairTest(TestCase):
         self.failureResultOf(self.here.ask(X), PeerGoneError)
         await self.is_lost
         self.failureResultOf(answer, PeerGoneError)
-        self.assertEqual(len(await arrived), 2**20)
-        self.assertEqual(len(open_files()), 1)
+        self.assertEqual((len(await arrived), len(open_files())), (2**20, 1))
 
 
 def open_files() -> list[str]:

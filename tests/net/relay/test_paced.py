@@ -74,8 +74,7 @@ class PacedTests(SynchronousTestCase):
 
     def assert_over(self, reason: str) -> RelayResult:
         (result,) = self.results
-        self.assertEqual(result.reason, reason)
-        self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual((result.reason, self.clock.getDelayedCalls()), (reason, []))
         return result
 
     def test_none_while_nothing_may_be_sent(self) -> None:
@@ -191,8 +190,7 @@ class PacedTests(SynchronousTestCase):
         for transport in (self.client, self.server):
             transport.deliver(bytes(1100))
             transport.finish()
-        self.assertEqual(self.taken(self.server, 2), 1100)
-        self.assertEqual(self.taken(self.client, 2), 1100)
+        self.assertEqual((self.taken(self.server, 2), self.taken(self.client, 2)), (1100, 1100))
         self.assert_over("done")
         self.relay(RelayRates(download=1000))
         self.server.deliver(bytes(1100))

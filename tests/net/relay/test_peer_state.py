@@ -177,10 +177,11 @@ class LostPeerTest(RelayCase):
             peer.transport.pauseProducing()
             peer.send(bytes(20_000_000))
         await self.standstill(self.client, self.server)
+        connected = socket_below(self.ends[0].transport)
         while not self.relay.ending:
             self.clock.advance(1000)
             await self.turn(5)
-        self.set_unanswered(0, 135, 9)
+        self.unanswered[connected] = UnansweredBytes(135, 9)
         for _ in range(9):
             self.clock.advance(135)
             await self.turn(5)
@@ -200,8 +201,7 @@ class LostPeerTest(RelayCase):
             self.clock.advance(0.05)
         self.clock.pump([1] * 10)
         await self.turn(10)
-        self.assertEqual(self.results, [])
-        self.assertEqual(unanswered_by(connected).tries // 2, 0)
+        self.assertEqual((self.results, unanswered_by(connected).tries // 2), ([], 0))
 
     async def test_adopted_relay_reads_keepalive_of_sockets(self) -> None:
         self.keepalive = None

@@ -93,6 +93,5 @@ class DescriptorsTest(SynchronousTestCase):
         pool.give_back(pipe)
         before = count_open()
         open_now[0] = 19
-        self.assertEqual(descriptors.room(), 0)
-        self.assertEqual(count_open(), before - 2)
+        self.assertEqual((descriptors.room(), count_open()), (0, before - 2))
         self.assertIsNone(pool.take_pipe())

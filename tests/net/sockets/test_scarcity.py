@@ -97,8 +97,7 @@ class ScarcityTest(TestCase):
         self.epoll.room = 0
         SocketConnector(self.poller, clock, socket.AF_INET, name, failing).connect(5)
         problem: Any = await self.assertFailure(failing.connected, ConnectError)
-        self.assertEqual(problem.osError, errno.ENOSPC)
-        self.assertEqual(clock.getDelayedCalls(), [])
+        self.assertEqual((problem.osError, clock.getDelayedCalls()), (errno.ENOSPC, []))
         self.assertEqual((len(self.poller.handlers), descriptors()), (handlers, before))
 
     async def test_resumed_but_unwatchable(self) -> None:

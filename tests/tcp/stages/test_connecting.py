@@ -185,8 +185,7 @@ class WaitingTest(MuxTestCase):
         for _ in range(2):
             await self.turn(3)
             self.time.advance(5)
-        close(client, await self.backend.heard(1_000_000))
-        await self.logged()
+        await self.closed(client, await self.backend.heard(1_000_000))
 
     async def test_leaving_client_cancels_the_handshake(self) -> None:
         mute = PeerFactory()
@@ -295,8 +294,7 @@ class HeldTests(MuxTestCase):
         client = await self.held_one(self.hold(hold=1.0, fallback=other), b"x")
         self.assertEqual(self.backend.peers, [])
         self.time.advance(1.0)
-        close(client, await self.backend.heard(1))
-        await self.assert_logged(reason="done")
+        await self.assert_closed(client, await self.backend.heard(1), reason="done")
 
     async def test_those_that_wait_for_room_do_not_wait_for_a_server(self) -> None:
         port = self.hold(max_connections=1, queue=5)
@@ -381,8 +379,7 @@ class HeldTests(MuxTestCase):
             await peer.has_all()
             self.assertEqual(peer.received, b"x")
             await peer.tell(client, b"answer")
-            close(client, peer)
-            await self.assert_logged(number, reason="done")
+            await self.assert_closed(client, peer, number, reason="done")
 
     async def test_client_whose_end_could_not_come_waits_less_long(self) -> None:
         port = self.hold(peek_limit=1024, hold=100.0)
@@ -463,8 +460,7 @@ class HeldTests(MuxTestCase):
         (peer,) = await self.come_up(1)
         await peer.has(1 + len(sent))
         self.assertEqual(bytes(peer.received), b"x" + sent)
-        close(client, peer)
-        await self.assert_logged(reason="done")
+        await self.assert_closed(client, peer, reason="done")
 
     async def test_operator_lets_clients_wait_although_a_server_is_up(self) -> None:
         self.held = backend_at(self.backend_port())

@@ -116,8 +116,7 @@ class DecidingTest(MuxTestCase):
         await self.connect_until_lost(port, SSH)
         await self.assert_logged(route="closed", reason="denied")
         await client.tell(server, b"more", len(SSH) + 4)
-        close(client, server)
-        await self.assert_logged(2, route="office", reason="done")
+        await self.assert_closed(client, server, 2, route="office", reason="done")
 
 
 @for_each("previews", (False, True))
@@ -280,8 +279,7 @@ class AnsweringTest(MuxTestCase):
             self.assertEqual(server.received, SSL_REQUEST + HELLO)
             await server.tell(client, b"hello", len(refused) + 6)
             self.assertEqual(client.received, refused + b"Shello")
-            close(client, server)
-            record = await self.assert_logged(route="db", reason="done")
+            record = await self.assert_closed(client, server, route="db", reason="done")
             sizes = {"bytes_in": 8 + len(before + HELLO), "bytes_out": len(refused) + 6}
             self.assert_story(record, **sizes)
             self.assertEqual(record.facts["sni"], "db.example.com")

@@ -237,8 +237,7 @@ class SilentRouteTest(MuxTestCase):
         await self.closed(client, self.backend.peers.pop())
         client = await self.connect(port)
         await self.accepted_for(1.1)
-        close(client, await self.backend.peer())
-        await self.assert_logged(count=2, route="ssh", reason="done")
+        await self.assert_closed(client, await self.backend.peer(), 2, route="ssh", reason="done")
 
     async def test_route_may_refuse_or_leave_no_line(self) -> None:
         client = await self.waiting([route("silent after=1s", RESET, name="scan")])

@@ -190,8 +190,7 @@ class AcceptedTest(MuxTestCase):
         self.time.advance(0.1)
         server = await self.backend.peer()
         await server.tell(client, b"220 welcome\r\n")
-        close(client, server)
-        await self.assert_logged(reason="done", detect_ms=5000.0, connect_ms=0.0)
+        await self.assert_closed(client, server, reason="done", detect_ms=5000.0, connect_ms=0.0)
         await self.introduce_after(2, self.ssh_mux(detect_timeout=1, **silent))
         await self.backend.peer(1)
 

@@ -214,8 +214,7 @@ class PassedOnTest(MuxTestCase):
             await server.tell(client, answer)
             self.assertEqual(self.only().state, "relaying")
             await client.tell(server, hello(name="vip.test"), len(first + hello(name="vip.test")))
-            close(client, server)
-            await self.assert_logged(reason="done", bytes_out=len(answer))
+            await self.assert_closed(client, server, reason="done", bytes_out=len(answer))
 
     async def test_early_data_waits_for_the_answer(self) -> None:
         first, early = hello(), b"\x17\3\3\0\4abcd"
@@ -243,8 +242,7 @@ class PassedOnTest(MuxTestCase):
                 await self.turn(3)
                 close(client, server)
             record = await self.logged()
-            self.assertEqual(record.reason, reason)
-            self.assertEqual(len(self.factory.connections), 0)
+            self.assertEqual((record.reason, len(self.factory.connections)), (reason, 0))
 
     async def test_silent_server_is_given_up(self) -> None:
         for answer in self.anew((b"", self.retry[:20])):
