@@ -114,26 +114,6 @@ class FailingTest(MuxTestCase):
         self.assertIn("tried", tried.facts)
         self.assert_story(at_once, backend="spare", reason="done", facts={})
 
-    async def test_others_use_the_fallback_during_a_probe(self) -> None:
-        stalled = make_stalled_port(self)
-        spare = Backend("spare", (server_at(free_port()),))
-        serve_pool(self, backend_at(stalled, eject=AT_ONCE, fallback=spare))
-        first = await pool_client(self)
-        await self.seen(1)
-        self.time.advance(5)
-        await first.is_lost()
-        self.time.advance(10)
-        second = await pool_client(self)
-        await self.seen(1)
-        await (await pool_client(self)).is_lost()
-        await self.until_logged(2)
-        self.assert_story(self.records[-1], reason="connect-refused", backend="spare")
-        self.time.advance(5)
-        await second.is_lost()
-        await self.logged(3)
-        self.time.advance(9.9)
-        await assert_turned_away(self, reason="connect-refused", backend="spare")
-
     async def test_log_has_each_failed_attempt_and_no_byte_is_lost(self) -> None:
         refusing, stalled, good = free_port(), make_stalled_port(self), self.backend_port()
         serve_pool(self, backend_at(refusing, stalled, good))

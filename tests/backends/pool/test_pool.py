@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from tests.backends.pool.pools import Watched, servers
+from tests.backends.pool.pools import SPARE, Watched, servers
 from txmux.backends.pool.member import ResolvedAddress
 from txmux.backends.pool.pool import Availability, Unavailable, is_name
 from txmux.backends.pool.server_health import BackendHealth, MemberState
@@ -289,6 +289,11 @@ class EjectionTests(SynchronousTestCase):
         pool.pool.abandoned(pool.pick(second))
         self.assertIs(first.state, MemberState.EJECTED)
         self.assertIs(pool.pick(second), first)
+        pool = Watched(*servers("10.0.0.1:80"), eject=ONCE, fallback=SPARE)
+        pool.take_out(pool.members[0])
+        pool.clock.advance(60)
+        found = [pool.pool.pick() for _ in range(3)]  # the others go to the fallback
+        self.assertEqual(found, [*pool.members, *[Unavailable.NO_SERVER] * 2])
 
     def test_late_news(self) -> None:
         """What was on its way when a server was taken out neither brings it back nor prolongs its time; of a drained one it is not told."""

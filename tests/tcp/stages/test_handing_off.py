@@ -172,7 +172,9 @@ class HandingOffTest(MuxTestCase):
         connection.end("killed")
         await self.assert_logged(reason="killed")
         given.sendall(b"still here")
-        self.assertEqual(client.recv(99), b"still here")
+        self.assertEqual((client.recv(99), given.recv(99)), (b"still here", SSH))
+        given.close()
+        self.assertEqual(client.recv(9), b"")  # it is not reset
         self.taker.full()
         client = await self.client(port, SSH)
         await self.giving()
