@@ -81,9 +81,8 @@ def decided(routes: Iterable[Route], data: bytes) -> Decision[Route]:
 
 SAMPLES = [
     b"SSH-2.0-OpenSSH_9.2p1\r\n", b"GET /api/x HTTP/1.1\r\nHost: www.example.com\r\n\r\nbody",
-    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"OPTIONS rtsp://x RTSP/1.0\r\n\r\n",
-    b"*1\r\n$4\r\nPING\r\n", b"PING\r\n", b"GET key\r\n", bytes.fromhex("16030100050100000100"),
-    b"\x00\x01\x02\x03",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"OPTIONS rtsp://x RTSP/1.0\r\n\r\n", b"*1\r\n$4\r\nPING\r\n", b"PING\r\n",
+    b"GET key\r\n", bytes.fromhex("16030100050100000100"), b"\x00\x01\x02\x03",
 ]  # fmt: skip
 LINES = [
     "ssh", "ssh software=OpenSSH*", "not ssh", "http", "http host=*.example.com path=/api/*",
@@ -106,14 +105,12 @@ class DetectorTest(SynchronousTestCase):
         """One match is enough, and a no needs all; undecided is a no at the end or the limit, and negated no answer."""
         b, two = asks("b", yes(1)), [b"xx"]
         for lines, more, chunks, limit, expected in (
-            ([no(3)], [b], [b"x"] * 3, 1000, "b"), ([yes(3)], [b], two, 1000, "b"),
-            ([yes(3)], [], two, 1000, None), ([yes(3)], [], [], 1000, None),
-            ([yes(11)], [b], [b"x" * 10], 10, "b"), ([yes(11)], [b], [b"x" * 20], 10, "b"),
-            ([yes(11)], [b], [b"x" * 11], 11, "a"), ([no(1), yes(2)], [b], two, 1000, "a"),
-            ([yes(5), no(2)], [b], two, 1000, "b"), ([no(1), no(2)], [b], two, 1000, "b"),
-            ([no(2, negated=True)], [], two, 1000, "a"),
-            ([yes(2, negated=True)], [], two, 1000, None),
-            ([no(3, negated=True)], [], two, 1000, None),
+            ([no(3)], [b], [b"x"] * 3, 1000, "b"), ([yes(3)], [b], two, 1000, "b"), ([yes(3)], [], two, 1000, None),
+            ([yes(3)], [], [], 1000, None), ([yes(11)], [b], [b"x" * 10], 10, "b"),
+            ([yes(11)], [b], [b"x" * 20], 10, "b"), ([yes(11)], [b], [b"x" * 11], 11, "a"),
+            ([no(1), yes(2)], [b], two, 1000, "a"), ([yes(5), no(2)], [b], two, 1000, "b"),
+            ([no(1), no(2)], [b], two, 1000, "b"), ([no(2, negated=True)], [], two, 1000, "a"),
+            ([yes(2, negated=True)], [], two, 1000, None), ([no(3, negated=True)], [], two, 1000, None),
         ):  # fmt: skip
             found = decide([asks("a", *lines), *more], chunks, limit)
             self.assertEqual((lines, found), (lines, expected))
@@ -196,8 +193,7 @@ class DetectorTest(SynchronousTestCase):
     def test_facts_up_to_the_winner_or_of_all(self) -> None:
         data = b"GET / HTTP/1.1\r\nHost: c\r\n\r\n"
         for matches, host in (
-            (("http host=a", "any"), "c"), (("any", "http host=a"), None),
-            (("http host=a", "http host=b"), "c"),
+            (("http host=a", "any"), "c"), (("any", "http host=a"), None), (("http host=a", "http host=b"), "c"),
         ):  # fmt: skip
             decision = decided([route(match, "close") for match in matches], data)
             self.assertEqual(decision.facts.get("host"), host, matches)

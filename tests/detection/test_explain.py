@@ -113,10 +113,9 @@ class TraceTests(SynchronousTestCase):
 
     def test_earliest_match_or_most_patient_line_or_last_no_answers(self) -> None:
         for alternatives, expected in (
-            ((no(1), yes(3), yes(2), yes(9)), ("match", 2)),
-            ((no(1), yes(9), yes(8)), ("need more", None)),
-            ((no(1), no(4), yes(2, negated=True)), ("no", 4)),
-            ((no(2, negated=True),), ("match", 2)), ((yes(9, negated=True),), ("need more", None)),
+            ((no(1), yes(3), yes(2), yes(9)), ("match", 2)), ((no(1), yes(9), yes(8)), ("need more", None)),
+            ((no(1), no(4), yes(2, negated=True)), ("no", 4)), ((no(2, negated=True),), ("match", 2)),
+            ((yes(9, negated=True),), ("need more", None)),
         ):  # fmt: skip
             found = explain([asks("a", *alternatives)], b"xxxxx")
             self.assertEqual(says(found), [expected])

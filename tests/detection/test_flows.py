@@ -91,14 +91,12 @@ class FlowTests(SynchronousTestCase):
         """By the earlier route, and with the fourth datagram or enough bytes, which are seen whole, or at the end, at the latest."""
         second, ninth, first = asks("a", Nth(2)), asks("a", Nth(9)), asks("b", Nth(1))
         for routes, limit, undecided, last, expected in (
-            ([second, first], 1000, [b"x"], [b"x", b"x"], "a"),
-            ([second, first], 1000, [b"x"], [b"x", b"y"], "b"),
+            ([second, first], 1000, [b"x"], [b"x", b"x"], "a"), ([second, first], 1000, [b"x"], [b"x", b"y"], "b"),
             ([second, first], 1000, [b"x"], [], "b"), ([first], 1000, [], [], None),
             ([ninth, first], 1000, [b"x"] * 3, [b"x"] * 4, "b"),
             ([ninth, first], 10, [b"x" * 9], [b"x" * 9, b"x"], "b"),
             ([asks("a", Named("x" * 30))], 10, [], [b"x" * 30], "a"),
-            ([asks("a", Nth(3))], 1000, [], [b"y", b"", b"x"], "a"),
-            (over_udp("sip", "any"), 1000, [], [b""], "any"),
+            ([asks("a", Nth(3))], 1000, [], [b"y", b"", b"x"], "a"), (over_udp("sip", "any"), 1000, [], [b""], "any"),
         ):  # fmt: skip
             detection = FlowDetection(Detector(routes, limit))
             if undecided:
@@ -241,9 +239,8 @@ class FlowTests(SynchronousTestCase):
         inside = Clients(NetworkSet([ip_network("192.0.2.0/24")]))
         negated = Alternative("not", Nth(1, ord("y")), negated=True)
         for one in (
-            asks("more", Nth(2)), asks("limited", Nth(1), clients=inside),
-            asks("dry", Nth(1), dry_run=True), asks("raises", Raises()),
-            Route("negated", (negated,), Refusal.CLOSE), asks("other", Nth(1, ord("y"))),
+            asks("more", Nth(2)), asks("limited", Nth(1), clients=inside), asks("dry", Nth(1), dry_run=True),
+            asks("raises", Raises()), Route("negated", (negated,), Refusal.CLOSE), asks("other", Nth(1, ord("y"))),
         ):  # fmt: skip
             detector = Detector([one])
             detector.plan(ord("x"))

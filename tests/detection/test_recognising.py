@@ -40,7 +40,6 @@ class MatcherTests(SynchronousTestCase):
     def test_matcher_of_a_datagram_is_one_for_datagrams(self) -> None:
         query = bytes.fromhex("000101000001000000000000 0161 07 6578616d706c65 00 0001 0001")
         for data, over, line in (
-            (query, Transport.UDP, "match = dns"), (query, Transport.TCP, ""),
-            (b"SSH-2.0-x\r\n", Transport.UDP, ""),
+            (query, Transport.UDP, "match = dns"), (query, Transport.TCP, ""), (b"SSH-2.0-x\r\n", Transport.UDP, ""),
         ):  # fmt: skip
             self.assertEqual((data, matcher_of(data, over)), (data, line))

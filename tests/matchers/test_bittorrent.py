@@ -36,12 +36,10 @@ MATCHED_DATAGRAMS = (
     b"d1:ad" + NODE + b"1:xlld1:ai-5eeeee1:q4:ping1:t2:aa1:y1:qe",
 )
 REFUSED_DATAGRAMS = (
-    TRACKER[:-1], TRACKER + b"\0", TRACKER[:11] + b"\1" + TRACKER[12:], b"\x31" + UTP[1:],
-    b"\x42" + UTP[1:], UTP[:1] + b"\3" + UTP[2:] + b"\0\4" + bytes(4), UTP[:1] + b"\2" + UTP[2:],
-    UTP[:8] + b"\0\0\0\1" + UTP[12:], UTP[:19] + b"\1", UTP + b"\0", DHT[:-1], DHT + b"e",
-    DHT.replace(b"1:y1:q", b"1:y1:r"), b"d1:ad2:id19:" + bytes(19) + b"e1:q4:ping1:t2:aa1:y1:qe",
-    b"d1:ad" + NODE + b"e1:q4:ping1:y1:qe",
-    b"d1:a" + b"l" * 20 + b"e" * 20 + b"1:q4:ping1:t2:aa1:y1:qe",
-    b"d1:a4:spam1:q4:ping1:t2:aa1:y1:qe", b"d1:ai12",
+    TRACKER[:-1], TRACKER + b"\0", TRACKER[:11] + b"\1" + TRACKER[12:], b"\x31" + UTP[1:], b"\x42" + UTP[1:],
+    UTP[:1] + b"\3" + UTP[2:] + b"\0\4" + bytes(4), UTP[:1] + b"\2" + UTP[2:], UTP[:8] + b"\0\0\0\1" + UTP[12:],
+    UTP[:19] + b"\1", UTP + b"\0", DHT[:-1], DHT + b"e", DHT.replace(b"1:y1:q", b"1:y1:r"),
+    b"d1:ad2:id19:" + bytes(19) + b"e1:q4:ping1:t2:aa1:y1:qe", b"d1:ad" + NODE + b"e1:q4:ping1:y1:qe",
+    b"d1:a" + b"l" * 20 + b"e" * 20 + b"1:q4:ping1:t2:aa1:y1:qe", b"d1:a4:spam1:q4:ping1:t2:aa1:y1:qe", b"d1:ai12",
     b"d1:ad" + NODE + b"1:v2048:" + bytes(2048) + b"e1:q4:ping1:t2:aa1:y1:qe", b"de", b"d",
 )  # fmt: skip

@@ -19,8 +19,7 @@ RECORDED = bytes.fromhex(
     "0000000c000027d90000012b4000000c00000000000001024000000cffffffff"
 )
 SAMPLES = (
-    RECORDED, request((257, b"\0\1\xc0\0\2\2"), (266, bytes(4)), REALM, HOST, (269, b"x")),
-    request((266, bytes(4))),
+    RECORDED, request((257, b"\0\1\xc0\0\2\2"), (266, bytes(4)), REALM, HOST, (269, b"x")), request((266, bytes(4))),
 )  # fmt: skip
 DECIDED_AT = 12
 REFUSED = (

@@ -130,9 +130,8 @@ BINARY_QUERY = bytes.fromhex(
 MATCHED_DATAGRAMS = (*(sample[2:] for sample in SAMPLES[:-1]), UPDATE + RECORD, BINARY_QUERY)
 REFUSED_DATAGRAMS = (
     PLAIN[:-1], PLAIN + b"\0", PLAIN[:2] + b"\x81\x80" + PLAIN[4:], PLAIN[:4] + b"\0\0" + PLAIN[6:],
-    PLAIN[:10] + b"\0\1" + PLAIN[12:], DATAGRAMS[0] + b"\0",
-    DATAGRAMS[0][:-13] + b"\xff" + DATAGRAMS[0][-12:], UPDATE + b"\x40" + RECORD,
-    UPDATE + RECORD[:-1], UPDATE[:8] + b"\1\1" + UPDATE[10:] + RECORD * 257,
+    PLAIN[:10] + b"\0\1" + PLAIN[12:], DATAGRAMS[0] + b"\0", DATAGRAMS[0][:-13] + b"\xff" + DATAGRAMS[0][-12:],
+    UPDATE + b"\x40" + RECORD, UPDATE + RECORD[:-1], UPDATE[:8] + b"\1\1" + UPDATE[10:] + RECORD * 257,
     PLAIN[:12] + b"\xc0\x0c" + PLAIN[-4:], b"\0\1",
 )  # fmt: skip
 
@@ -179,8 +178,7 @@ VERDICTS = (
     ("name=ftp.* type=A", QUERY, NO),
 )  # fmt: skip
 DATAGRAM_VERDICTS = (
-    ("name=*.example.com type=A", DATAGRAMS[0], MATCH),
-    ("name=WWW.example.com.", DATAGRAMS[0], MATCH),
+    ("name=*.example.com type=A", DATAGRAMS[0], MATCH), ("name=WWW.example.com.", DATAGRAMS[0], MATCH),
     ("name=*.example.com type=MX", DATAGRAMS[0], NO), ("name=*.example.com", DATAGRAMS[1], NO),
     ("within=17", DATAGRAMS[0], MATCH),
 )  # fmt: skip

@@ -22,19 +22,17 @@ NAMELESS = hello_datagrams(dtls_body(extension(21, b"")))
 # One datagram is enough, also with a fragment from the middle.
 MATCHED_DATAGRAMS = (CUT[1], CUT, (WHOLE, b"x"))
 REFUSED_DATAGRAMS = (
-    b"\x16\xfe\xff", b"\x16\x03\x01\0\x20\1\0\0\x1c" + bytes(40),
-    record(fragment(BODY, 0, 50), kind=23), record(fragment(BODY, 0, 50), version=0x0303),
-    record(fragment(BODY, 0, 50), epoch=1), record(fragment(BODY, 0, 50), number=1 << 32),
-    record(fragment(BODY, 0, 50, message=2)), record(b"\2" + fragment(BODY, 0, 50)[1:]),
-    record(fragment(BODY, 0, 50, length=20_000)), record(fragment(BODY, 0, 50, length=49)),
-    record(fragment(BODY, 0, 0)), record(fragment(b"\3\3" + BODY[2:], 0, 50)),
+    b"\x16\xfe\xff", b"\x16\x03\x01\0\x20\1\0\0\x1c" + bytes(40), record(fragment(BODY, 0, 50), kind=23),
+    record(fragment(BODY, 0, 50), version=0x0303), record(fragment(BODY, 0, 50), epoch=1),
+    record(fragment(BODY, 0, 50), number=1 << 32), record(fragment(BODY, 0, 50, message=2)),
+    record(b"\2" + fragment(BODY, 0, 50)[1:]), record(fragment(BODY, 0, 50, length=20_000)),
+    record(fragment(BODY, 0, 50, length=49)), record(fragment(BODY, 0, 0)), record(fragment(b"\3\3" + BODY[2:], 0, 50)),
     record(fragment(BODY, 0, 50))[:-1],
 )  # fmt: skip
 OTHER_NAME = hello_datagrams(dtls_body(server_name("www.example.org")))
 VERSIONS = (
     ("1.0", "1.2,1.3", dtls_body(version=V10)), ("1.2", "1.0,1.3", dtls_body()),
-    ("1.2", "1.0,1.3", dtls_body(versions(V12, V10))),
-    ("1.3", "1.0,1.2", dtls_body(versions(0x0A0A, V13, V12))),
+    ("1.2", "1.0,1.3", dtls_body(versions(V12, V10))), ("1.3", "1.0,1.2", dtls_body(versions(0x0A0A, V13, V12))),
 )  # fmt: skip
 DATAGRAM_VERDICTS = (
     # With a name the whole hello is needed.

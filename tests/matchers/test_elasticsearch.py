@@ -11,8 +11,7 @@ SAMPLES = (
 DECIDED_AT = 19
 REFUSED = (
     (b"ET", 2), (bytes.fromhex("4553 ffffffff"), 3), (bytes.fromhex("4553 0000000c"), 6),
-    (bytes.fromhex("4553 0000035a 80"), 7),
-    (bytes.fromhex("4553 0000035a 000000000000000a 01"), 15),
+    (bytes.fromhex("4553 0000035a 80"), 7), (bytes.fromhex("4553 0000035a 000000000000000a 01"), 15),
     (bytes.fromhex("4553 0000035a 000000000000000a 10"), 15),
     (bytes.fromhex("4553 0000035a 000000000000000a 00 000f423f"), 19),
     (bytes.fromhex("4553 0000035a 000000000000000a 00 10"), 16),

@@ -47,19 +47,17 @@ MATCHED = (
     (b"PROPFIND / HTTP/1.1\r\n", 21),
 )  # fmt: skip
 REFUSED = (
-    (b"SSH-2.0-OpenSSH\r\n", 4), (b"SSH-A / HTTP/1.1\r\n", 4), (b"PRI * HTTP/1.1\r\n", 12), (b"FOO x HTTP/1.1\r\n", 6), (b" GET / HTTP/1.1\r\n", 1), (b"get / HTTP/1.1\r\n", 1),
-    (b"GET /\r\n", 6), (b"GET /a\x00 HTTP/1.1\r\n", 7), (b"GET http://a\x00", 13),
-    (b"GET /a b HTTP/1.1\r\n", 8), (b"GET / http/1.1\r\n", 7), (b"GET / HTTP/11.1\r\n", 13),
-    (b"GET / HTTP/1.x\r\n", 14), (b"GET / HTTP/1.1\rX", 16), (b"GET / HTTP/1.0.8\r\n", 15),
-    (b"GET / ICE/1.0\r\n", 7), (b"SOURCE /x ICX/1.0\r\n", 13), (b"SOURCE /x ICE/2.0\r\n", 15),
-    (b"SOURCE /x ICE/1.0\rX", 19), (b"OPTIONS rtsp://example.com RTSP/1.0\r\n", 28),
-    (b"OPTIONS sip:a@example.com SIP/2.0\r\n", 27),
+    (b"SSH-2.0-OpenSSH\r\n", 4), (b"SSH-A / HTTP/1.1\r\n", 4), (b"PRI * HTTP/1.1\r\n", 12), (b"FOO x HTTP/1.1\r\n", 6),
+    (b" GET / HTTP/1.1\r\n", 1), (b"get / HTTP/1.1\r\n", 1), (b"GET /\r\n", 6), (b"GET /a\x00 HTTP/1.1\r\n", 7),
+    (b"GET http://a\x00", 13), (b"GET /a b HTTP/1.1\r\n", 8), (b"GET / http/1.1\r\n", 7), (b"GET / HTTP/11.1\r\n", 13),
+    (b"GET / HTTP/1.x\r\n", 14), (b"GET / HTTP/1.1\rX", 16), (b"GET / HTTP/1.0.8\r\n", 15), (b"GET / ICE/1.0\r\n", 7),
+    (b"SOURCE /x ICX/1.0\r\n", 13), (b"SOURCE /x ICE/2.0\r\n", 15), (b"SOURCE /x ICE/1.0\rX", 19),
+    (b"OPTIONS rtsp://example.com RTSP/1.0\r\n", 28), (b"OPTIONS sip:a@example.com SIP/2.0\r\n", 27),
     (b"OPTIONS icap://example.com ICAP/1.0\r\n", 28), (b"CONNECT\naccept-version:1.2\n", 8),
     (b"PROXY TCP4 127.0.0.1\r\n", 11), (b"CAP LS HTTP/1.1\r\n", 7), (b"PING\r\n", 5), (b"\r\n\r\n\x00\r\nQUIT\n", 5),
-    (b"\x16\x03\x01", 1),
-    (FITS.replace(b"GET", b"POST"), 16384), (b"GET /" + b"a" * 17000, 16384),
-    (b"GET /" + b"a" * (16384 - 15) + b" HTTP/1.1\r\n", 16384),
-    (b"PRI * HTTP/1.1\r\n", 12), (PREFACE.replace(b"SM", b"SN"), 20),
+    (b"\x16\x03\x01", 1), (FITS.replace(b"GET", b"POST"), 16384), (b"GET /" + b"a" * 17000, 16384),
+    (b"GET /" + b"a" * (16384 - 15) + b" HTTP/1.1\r\n", 16384), (b"PRI * HTTP/1.1\r\n", 12),
+    (PREFACE.replace(b"SM", b"SN"), 20),
 )  # fmt: skip
 
 

@@ -63,8 +63,7 @@ class OptionTests(SynchronousTestCase):
     def test_longest(self) -> None:
         """As much is read as it takes."""
         for options, longest in (
-            ({}, LINE_LIMIT), ({"version": "2"}, 24),
-            ({"version": "2", "host": "a"}, OPENING_LIMIT), ({"path": "/"}, OPENING_LIMIT),
-            ({"version": "1.*", "path": "/"}, LINE_LIMIT), ({"host": "a"}, HEAD_LIMIT),
+            ({}, LINE_LIMIT), ({"version": "2"}, 24), ({"version": "2", "host": "a"}, OPENING_LIMIT),
+            ({"path": "/"}, OPENING_LIMIT), ({"version": "1.*", "path": "/"}, LINE_LIMIT), ({"host": "a"}, HEAD_LIMIT),
         ):  # fmt: skip
             self.assertEqual(http.predicate(options).longest, longest)

@@ -18,9 +18,8 @@ DATAGRAMS = (
 # The command, the session and the lengths count.
 MATCHED_DATAGRAMS = (segment(0, data=bytes(1376)),)
 REFUSED_DATAGRAMS = (
-    segment(1, 80), segment(1, 85), segment(1)[:-1], segment(1, data=b"abc")[:-1],
-    segment(1, data=b"abc") + b"d", segment(1) + segment(2), segment(1, 82, b"abc"),
-    segment(1, 82, fragment=1), segment(1) * 129, bytes(24),
+    segment(1, 80), segment(1, 85), segment(1)[:-1], segment(1, data=b"abc")[:-1], segment(1, data=b"abc") + b"d",
+    segment(1) + segment(2), segment(1, 82, b"abc"), segment(1, 82, fragment=1), segment(1) * 129, bytes(24),
 )  # fmt: skip
 DATAGRAM_VERDICTS = (
     ("conv=7,0x11223344", DATAGRAMS[0], MATCH), ("conv=287454020", DATAGRAMS[0], MATCH),

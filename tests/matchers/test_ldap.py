@@ -9,8 +9,7 @@ START_TLS = b"\x30\x1d\x02\x01\x01\x77\x18\x80\x161.3.6.1.4.1.1466.20037"
 # BIND and START_TLS are recorded from ldapsearch of OpenLDAP 2.5.13, with -x and with -xZ; the others are written after
 # RFC 4511, in long form as Windows does it.
 SAMPLES = (
-    BIND, LONG_BIND, START_TLS,
-    b"\x30\x82\x01\x0a\x02\x02\x03\xe8\x63\x82\x01\x02\x04\x00\x0a\x01\x00",
+    BIND, LONG_BIND, START_TLS, b"\x30\x82\x01\x0a\x02\x02\x03\xe8\x63\x82\x01\x02\x04\x00\x0a\x01\x00",
     b"\x30\x05\x02\x01\x02\x42\x00",
 )  # fmt: skip
 

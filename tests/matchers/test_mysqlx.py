@@ -7,8 +7,7 @@ def message(kind: int, body: bytes) -> bytes:
 SAMPLES = (
     bytes.fromhex("01000000 01"),
     bytes.fromhex("19010000 02 0a9502 0a9202 0a15") + b"session_connect_attrs\x12\xf8\x01\x08\x02\x1a\xf3\x01\n\x17\n\x04_pid",
-    bytes.fromhex("14000000 02 0a11 0a0f 0a03 746c73 1208 0801 1204 0807 4001"),
-    bytes.fromhex("03000000 02 0a00"),
+    bytes.fromhex("14000000 02 0a11 0a0f 0a03 746c73 1208 0801 1204 0807 4001"), bytes.fromhex("03000000 02 0a00"),
     message(4, b"\n\7MYSQL41\x12\0\x1a\0"),
 )  # fmt: skip
 DECIDED_AT = (5, 34, 14, 7, 14)

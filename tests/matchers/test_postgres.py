@@ -70,10 +70,9 @@ LONG_NAMES = startup(b"user", b"u" * 64, b"database", b"d" * 100)
 NO_USER = startup(b"options", b"-c x=y")
 # What PostgreSQL 15 takes, too: names of any length and bytes, and any last byte.
 LOOSE = (
-    startup(b"_pq_." + b"a" * 200, b"1", b"user", b"alice"),
-    startup(b"a" * 200 + b".b", b"1", b"user", b"alice"),
-    startup(b"user", b"alice", b"_pq_.a b\xc3\xa9", b"1"),
-    startup("\xe9.b".encode(), b"1", b"user", b"alice"), startup(b"user", b"alice", end=b"x"),
+    startup(b"_pq_." + b"a" * 200, b"1", b"user", b"alice"), startup(b"a" * 200 + b".b", b"1", b"user", b"alice"),
+    startup(b"user", b"alice", b"_pq_.a b\xc3\xa9", b"1"), startup("\xe9.b".encode(), b"1", b"user", b"alice"),
+    startup(b"user", b"alice", end=b"x"),
 )  # fmt: skip
 JURGEN = startup(b"user", "jürgen".encode())
 # A packet has at most 10000 bytes behind its length.

@@ -51,9 +51,8 @@ UNUSABLE = (
 )
 # Many such routes are told apart by the name.
 KEYS = (
-    ("sni=db.example.com,none", TLS, "db.example.com"),
-    ("sni=db.example.com,none", WITHOUT_NAME, ""), ("sni=db.example.com,none", PSQL, ""),
-    ("sni=db.example.com,none", SSL_REQUEST, None),
+    ("sni=db.example.com,none", TLS, "db.example.com"), ("sni=db.example.com,none", WITHOUT_NAME, ""),
+    ("sni=db.example.com,none", PSQL, ""), ("sni=db.example.com,none", SSL_REQUEST, None),
     ("sni=db.example.com,none", SSL_REQUEST[:3], None),
 )  # fmt: skip
 

@@ -9,6 +9,5 @@ SAMPLES = (
 DECIDED_AT = 12
 REFUSED = (
     (b"\0\x9d", 2), (bytes.fromhex("009c0002"), 4), (bytes.fromhex("009c0001 1a2b3c4c"), 8),
-    (bytes.fromhex("009c0001 1a2b3c4d 0002"), 10),
-    (bytes.fromhex("009c0001 1a2b3c4d 0001 0001"), 12),
+    (bytes.fromhex("009c0001 1a2b3c4d 0002"), 10), (bytes.fromhex("009c0001 1a2b3c4d 0001 0001"), 12),
 )  # fmt: skip

@@ -24,12 +24,10 @@ MATCHED = (
     (SIGNATURE + bytes.fromhex("20000000"), 16),
 )
 REFUSED = (
-    (b"POST / HTTP/1.1\r\n", 2), (b"PRI * HTTP/2.0\r\n", 3), (b"PROPFIND / HTTP/1.1\r\n", 4),
-    (b"PROXY TCP5", 10), (b"PROXY TCP4 127.0.0.1 127.0.0.256", 32), (b"PROXY UNKNOWN\n", 14),
-    (b"PROXY UNKNOWN " + b"x" * 92 + b"\r\n", 106),
-    (b"\r\nGET / HTTP/1.1\r\n", 3), (b"\r\n\r\nOPTIONS sip:a SIP/2.0\r\n", 5),
-    (SIGNATURE + b"\x22", 13), (SIGNATURE + b"\x21\x41", 14), (SIGNATURE + b"\x21\x11\x10", 15),
-    (SIGNATURE + b"\x21\x11\x00\x0b", 16),
+    (b"POST / HTTP/1.1\r\n", 2), (b"PRI * HTTP/2.0\r\n", 3), (b"PROPFIND / HTTP/1.1\r\n", 4), (b"PROXY TCP5", 10),
+    (b"PROXY TCP4 127.0.0.1 127.0.0.256", 32), (b"PROXY UNKNOWN\n", 14), (b"PROXY UNKNOWN " + b"x" * 92 + b"\r\n", 106),
+    (b"\r\nGET / HTTP/1.1\r\n", 3), (b"\r\n\r\nOPTIONS sip:a SIP/2.0\r\n", 5), (SIGNATURE + b"\x22", 13),
+    (SIGNATURE + b"\x21\x41", 14), (SIGNATURE + b"\x21\x11\x10", 15), (SIGNATURE + b"\x21\x11\x00\x0b", 16),
 )  # fmt: skip
 FACTS: Facts = (
     ("", SAMPLES[0], {"source": "127.0.0.1:57960"}),

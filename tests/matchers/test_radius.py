@@ -16,10 +16,9 @@ MATCHED_DATAGRAMS = (
 )
 REFUSED_DATAGRAMS = (
     *(bytes([code]) + DATAGRAMS[0][1:] for code in (0, 2, 3, 5, 11, 13, 41, 44)), DATAGRAMS[0][:-1],
-    DATAGRAMS[0] + b"\0", bytes([1, 7, 0, 20]) + HEAD,
-    bytes([1, 7, 2, 22]) + HEAD + b"\x01\x02" * 257, bytes([1, 7, 0, 23]) + HEAD + b"\x01\x02\x01",
-    bytes([1, 7, 0, 22]) + HEAD + b"\x01\x01", bytes([1, 7, 0, 22]) + HEAD + b"\x00\x02",
-    bytes([1, 7, 0, 24]) + HEAD + b"\x01\x05ab",
+    DATAGRAMS[0] + b"\0", bytes([1, 7, 0, 20]) + HEAD, bytes([1, 7, 2, 22]) + HEAD + b"\x01\x02" * 257,
+    bytes([1, 7, 0, 23]) + HEAD + b"\x01\x02\x01", bytes([1, 7, 0, 22]) + HEAD + b"\x01\x01",
+    bytes([1, 7, 0, 22]) + HEAD + b"\x00\x02", bytes([1, 7, 0, 24]) + HEAD + b"\x01\x05ab",
 )  # fmt: skip
 DATAGRAM_FACTS: Facts = (
     ("", DATAGRAMS[0], {"user": "bob"}),

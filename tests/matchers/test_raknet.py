@@ -4,8 +4,7 @@ MAGIC = bytes.fromhex("00ffff00fefefefefdfdfdfd12345678")
 GUID = bytes(range(8))
 # Made by hand, as RakPeer.cpp does: pings, and the two requests to open a connection, the first with padding.
 DATAGRAMS = (
-    b"\1" + bytes.fromhex("000000000000a1b2") + MAGIC + GUID,
-    b"\1" + bytes.fromhex("000000000000a1b2") + MAGIC,
+    b"\1" + bytes.fromhex("000000000000a1b2") + MAGIC + GUID, b"\1" + bytes.fromhex("000000000000a1b2") + MAGIC,
     b"\2" + bytes.fromhex("000000000000a1b2") + MAGIC + GUID, b"\5" + MAGIC + b"\x0b" + bytes(1446),
     b"\7" + MAGIC + bytes.fromhex("04 80ffffec 4abc 05d4") + GUID,
 )  # fmt: skip

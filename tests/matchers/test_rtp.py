@@ -41,9 +41,8 @@ MATCHED_DATAGRAMS = (
     bytes.fromhex("81c9 0007 11223344") + bytes(range(24)) + bytes(14),
 )  # fmt: skip
 REFUSED_DATAGRAMS = (
-    b"\x40" + DATAGRAMS[0][1:], b"\xa0" + DATAGRAMS[0][1:], b"\x81" + DATAGRAMS[0][1:],
-    b"\x80\x40" + DATAGRAMS[0][2:], DATAGRAMS[0][:12],
-    SRTP[:12] + bytes.fromhex("bedd") + SRTP[14:], SRTP[:14] + bytes.fromhex("0040") + SRTP[16:],
+    b"\x40" + DATAGRAMS[0][1:], b"\xa0" + DATAGRAMS[0][1:], b"\x81" + DATAGRAMS[0][1:], b"\x80\x40" + DATAGRAMS[0][2:],
+    DATAGRAMS[0][:12], SRTP[:12] + bytes.fromhex("bedd") + SRTP[14:], SRTP[:14] + bytes.fromhex("0040") + SRTP[16:],
     SRTP[:20], DATAGRAMS[1][:20], bytes.fromhex("80c8 0005 11223344") + bytes(16),
     bytes.fromhex("81c9 0006 11223344") + bytes(20), bytes.fromhex("80ca 0001 11223344"), ZRTP[:27],
     b"\x10\0\0\1ZRTX" + ZRTP[8:], *OTHERS,

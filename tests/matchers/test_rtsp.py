@@ -19,13 +19,10 @@ MATCHED = (
     (FITS, 8192),
 )
 REFUSED = (
-    (b"OPTIONS / HTTP/1.1\r\n", 11), (b"OPTIONS sip:a@example.com SIP/2.0\r\n", 27),
-    (b"GET rtsp://a RTSP/1.0\r\n", 4), (b"PLAY  rtsp://a RTSP/1.0\r\n", 6),
-    (b"PLAY rtsp://a RTSP/3.0\r\n", 20), (b"PLAY rtsp://a RTSP/1.1\r\n", 22),
-    (b"PLAY rtsp://a RTSP/1.0 \r\n", 23), (b"PLAY rtsp://a\r\n", 14),
-    (b"PLAY rtsp://a\x00 RTSP/1.0\r\n", 14), (b"play rtsp://a RTSP/1.0\r\n", 1),
-    (b"POST / HTTP/1.1\r\n", 2), (b"\r\nPLAY", 1),
-    b"PLAY " + b"a" * 9000,
+    (b"OPTIONS / HTTP/1.1\r\n", 11), (b"OPTIONS sip:a@example.com SIP/2.0\r\n", 27), (b"GET rtsp://a RTSP/1.0\r\n", 4),
+    (b"PLAY  rtsp://a RTSP/1.0\r\n", 6), (b"PLAY rtsp://a RTSP/3.0\r\n", 20), (b"PLAY rtsp://a RTSP/1.1\r\n", 22),
+    (b"PLAY rtsp://a RTSP/1.0 \r\n", 23), (b"PLAY rtsp://a\r\n", 14), (b"PLAY rtsp://a\x00 RTSP/1.0\r\n", 14),
+    (b"play rtsp://a RTSP/1.0\r\n", 1), (b"POST / HTTP/1.1\r\n", 2), (b"\r\nPLAY", 1), b"PLAY " + b"a" * 9000,
 )  # fmt: skip
 
 

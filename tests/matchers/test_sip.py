@@ -30,12 +30,10 @@ MATCHED = (
     (FITS, 8192),
 )
 REFUSED = (
-    (b"OPTIONS / HTTP/1.1\r\n", 9), (b"OPTIONS * RTSP/1.0\r\n", 9),
-    (b"OPTIONS rtsp://example.com RTSP/1.0\r\n", 28), (b"SUBSCRIBE /event HTTP/1.1\r\n", 11),
-    (b"INVITE sip: SIP/2.0\r\n", 12), (b"INVITE bob SIP/2.0\r\n", 11),
-    (b"INVITE sip:bob SIP/3.0\r\n", 20), (b"INVITE sip:bob SIP/2.0 \r\n", 23),
-    (b"INVITE  sip:bob SIP/2.0\r\n", 8), (b"invite sip:bob SIP/2.0\r\n", 1),
-    (b"\r\n\r\n\r\nINVITE", 5), (b"\r\n\r\n\x00\r\nQUIT\n", 5), (b"INFO\r\n", 5),
+    (b"OPTIONS / HTTP/1.1\r\n", 9), (b"OPTIONS * RTSP/1.0\r\n", 9), (b"OPTIONS rtsp://example.com RTSP/1.0\r\n", 28),
+    (b"SUBSCRIBE /event HTTP/1.1\r\n", 11), (b"INVITE sip: SIP/2.0\r\n", 12), (b"INVITE bob SIP/2.0\r\n", 11),
+    (b"INVITE sip:bob SIP/3.0\r\n", 20), (b"INVITE sip:bob SIP/2.0 \r\n", 23), (b"INVITE  sip:bob SIP/2.0\r\n", 8),
+    (b"invite sip:bob SIP/2.0\r\n", 1), (b"\r\n\r\n\r\nINVITE", 5), (b"\r\n\r\n\x00\r\nQUIT\n", 5), (b"INFO\r\n", 5),
     b"\r\n" + FITS,
 )  # fmt: skip
 LINE = b"OPTIONS sip:a SIP/2.0\r\n"

@@ -7,6 +7,5 @@ SAMPLES = (
 )  # fmt: skip
 DECIDED_AT = 8
 REFUSED = (
-    (b"S", 1), (b"RA", 2), (b"REDIS", 4), (b"REDQ\0", 5), (b"REDQ\3", 5), (b"REDQUEEN", 5),
-    (b"REDQ\2\0\0\1", 8),
+    (b"S", 1), (b"RA", 2), (b"REDIS", 4), (b"REDQ\0", 5), (b"REDQ\3", 5), (b"REDQUEEN", 5), (b"REDQ\2\0\0\1", 8),
 )  # fmt: skip

@@ -91,13 +91,12 @@ MATCHED_DATAGRAMS = (
 BEHIND = request(1, fingerprint=True) + request(1, (0x8022, b"abcd"))[20:]
 """Nothing comes behind a fingerprint."""
 REFUSED_DATAGRAMS = (
-    BEHIND[:3] + bytes([BEHIND[3] + 8]) + BEHIND[4:], ICE[:-1], ICE + b"\0", ICE[:-1] + bytes([ICE[-1] ^ 1]), request(1, (6, b"a7Xq:Zk3v"))[:-4],
-    request(0x101), request(0x111), b"\x80" + ICE[1:], request(1).replace(b"\x21\x12", b"\x21\x13"),
-    request(3, (3, b"abcd")).replace(b"\x21\x12", b"\x21\x13"),
-    request(1, (0x20, b"abcd")).replace(b"\x21\x12", b"\x21\x13"),
-    request(1, *((0x8022, b"") for _ in range(65))), CHANNEL[:-1], CHANNEL + bytes(4),
-    b"\x50" + CHANNEL[1:], b"\x40\0\0\0", b"\0", *GTP, DATAGRAMS[-1][:-1], DATAGRAMS[-2][:-1],
-    DATAGRAMS[-3][:-1], DATAGRAMS[-1].replace(b"\x01\x01\0\x14", b"\x01\x02\0\x14"),
+    BEHIND[:3] + bytes([BEHIND[3] + 8]) + BEHIND[4:], ICE[:-1], ICE + b"\0", ICE[:-1] + bytes([ICE[-1] ^ 1]),
+    request(1, (6, b"a7Xq:Zk3v"))[:-4], request(0x101), request(0x111), b"\x80" + ICE[1:],
+    request(1).replace(b"\x21\x12", b"\x21\x13"), request(3, (3, b"abcd")).replace(b"\x21\x12", b"\x21\x13"),
+    request(1, (0x20, b"abcd")).replace(b"\x21\x12", b"\x21\x13"), request(1, *((0x8022, b"") for _ in range(65))),
+    CHANNEL[:-1], CHANNEL + bytes(4), b"\x50" + CHANNEL[1:], b"\x40\0\0\0", b"\0", *GTP, DATAGRAMS[-1][:-1],
+    DATAGRAMS[-2][:-1], DATAGRAMS[-3][:-1], DATAGRAMS[-1].replace(b"\x01\x01\0\x14", b"\x01\x02\0\x14"),
 )  # fmt: skip
 FRAMED = len(ICE).to_bytes(2, "big") + ICE
 NO_USERNAME = request(1, (0x24, b"abcd"))

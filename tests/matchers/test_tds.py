@@ -15,7 +15,6 @@ GOOD = SAMPLES[0]
 # The first option is a match.
 DECIDED_AT = 13
 REFUSED = (
-    (b"\x10\x01", 1), (b"\x12\x00", 2), (b"\x12\x01\x80", 3), (b"\x12\x01\x00\x13", 4),
-    (GOOD[:7] + b"\x01", 8), (GOOD[:8] + b"\x01", 9), (GOOD[:9] + b"\x00\x05", 11),
-    (GOOD[:9] + b"\x00\x22", 11), (GOOD[:11] + b"\x00\x07", 13),
+    (b"\x10\x01", 1), (b"\x12\x00", 2), (b"\x12\x01\x80", 3), (b"\x12\x01\x00\x13", 4), (GOOD[:7] + b"\x01", 8),
+    (GOOD[:8] + b"\x01", 9), (GOOD[:9] + b"\x00\x05", 11), (GOOD[:9] + b"\x00\x22", 11), (GOOD[:11] + b"\x00\x07", 13),
 )  # fmt: skip

@@ -6,7 +6,6 @@ DATAGRAMS = (
 )
 # All of the header counts, and the step.
 REFUSED_DATAGRAMS = (
-    INIT, INIT + b"\1" + bytes(20), b"TS3INIT2" + DATAGRAMS[0][8:],
-    b"TS3INIT1" + bytes.fromhex("0065 88") + bytes(30), DATAGRAMS[0].replace(b"\x88", b"\x08"),
-    b"T",
+    INIT, INIT + b"\1" + bytes(20), b"TS3INIT2" + DATAGRAMS[0][8:], b"TS3INIT1" + bytes.fromhex("0065 88") + bytes(30),
+    DATAGRAMS[0].replace(b"\x88", b"\x08"), b"T",
 )  # fmt: skip

@@ -2,10 +2,8 @@
 # specification: oneway calls, and a sequence number and a name of two bytes.
 SAMPLES = (
     bytes.fromhex("80010001 00000004") + b"ping" + bytes(5), bytes.fromhex("822100 04") + b"ping\0",
-    bytes.fromhex("00000011 80010001 00000004") + b"ping" + bytes(5),
-    bytes.fromhex("00000009 822100 04") + b"ping\0",
-    bytes.fromhex("80010004 00000003") + b"log" + bytes(5),
-    bytes.fromhex("8281 ac02 8101") + b"a" * 129 + b"\0",
+    bytes.fromhex("00000011 80010001 00000004") + b"ping" + bytes(5), bytes.fromhex("00000009 822100 04") + b"ping\0",
+    bytes.fromhex("80010004 00000003") + b"log" + bytes(5), bytes.fromhex("8281 ac02 8101") + b"a" * 129 + b"\0",
 )  # fmt: skip
 DECIDED_AT = (9, 5, 13, 9, 9, 7)
 REFUSED = (

@@ -86,8 +86,7 @@ UNUSABLE = (
     *((f"ech={one}", "write one of them") for one in ("", "Yes", "true", "yes,no")),
 )  # fmt: skip
 KEYS = (
-    ("sni=none", NAMELESS, ""), ("sni=none", NAMED, "www.example.com"),
-    ("sni=none", NAMELESS[:-1], None),
+    ("sni=none", NAMELESS, ""), ("sni=none", NAMED, "www.example.com"), ("sni=none", NAMELESS[:-1], None),
 )  # fmt: skip
 
 

@@ -19,8 +19,7 @@ RFC = (
     b"       xmlns='jabber:client'\n       xmlns:stream='http://etherx.jabber.org/streams'>"
 )
 SAMPLES = (
-    WORDS, RFC,
-    b'<?xml version="1.0" encoding="UTF-8"?><stream:stream to="b.example" xmlns="jabber:server">',
+    WORDS, RFC, b'<?xml version="1.0" encoding="UTF-8"?><stream:stream to="b.example" xmlns="jabber:server">',
 )  # fmt: skip
 
 FITS = b"<?xml " + b"a" * (256 - 6 - 2 - 15) + b"?><stream:stream "
@@ -32,10 +31,9 @@ MATCHED = (
 )
 REFUSED = (
     (b"<policy-file-request/>\x00", 2), (b"<13>Oct 11 22:14:15 host su: failed\n", 2),
-    (b"<?xml version='1.0'?><methodCall>", 23), (b"<?xmlversion", 6),
-    (b"<?xml version='1.0'><stream:stream ", 20), (b"<?xml <", 7), (b" <stream:stream ", 1),
-    (b"<stream:streams ", 15), (b"<stream:stream>", 15), (b"<stream:stream/>", 15), (b"<STREAM", 2),
-    FITS.replace(b"aa", b"aaa", 1),
+    (b"<?xml version='1.0'?><methodCall>", 23), (b"<?xmlversion", 6), (b"<?xml version='1.0'><stream:stream ", 20),
+    (b"<?xml <", 7), (b" <stream:stream ", 1), (b"<stream:streams ", 15), (b"<stream:stream>", 15),
+    (b"<stream:stream/>", 15), (b"<STREAM", 2), FITS.replace(b"aa", b"aaa", 1),
 )  # fmt: skip
 FITS_TO = b"<stream:stream a='" + b"b" * (4096 - 18 - 9) + b"' to='a'>"
 WITHOUT = WORDS.replace(b" to=", b" too=")

@@ -86,8 +86,7 @@ class GetTests(TestCase):
     async def test_not_whole(self) -> None:
         """An answer that is too long is broken off, too."""
         for said, why in (
-            (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", "not whole"),
-            (b"HTTP/1.1 200", "no whole answer"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", "not whole"), (b"HTTP/1.1 200", "no whole answer"),
             (b"SSH-2.0-x\r\n\r\n", "no whole answer: it is not HTTP"), (b"", "no whole answer"),
         ):  # fmt: skip
             await self.fails(said, why)

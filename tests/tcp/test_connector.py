@@ -164,8 +164,7 @@ class ChainTest(MuxTestCase):
         passed, large = (Tlv(0xE3, b"custom"), first, unique), Tlv(0xE0, bytes(4040))
         padded = (Tlv(TlvType.NOOP, b"..."), *passed, Tlv(TlvType.UNIQUE_ID, bytes(129)))
         for came, own, expected in self.anew((
-            (padded, (), passed),
-            ((first, ssl), ("authority", "ssl"), (AUTHORITY, ssl)),
+            (padded, (), passed), ((first, ssl), ("authority", "ssl"), (AUTHORITY, ssl)),
             ((large, small), ("authority", "crc32c"), (AUTHORITY, small)),
         )):  # fmt: skip
             self.assertEqual(await self.passed_on(came, *own), expected)

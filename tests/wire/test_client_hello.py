@@ -80,8 +80,7 @@ class ClientHelloTests(SynchronousTestCase):
     def test_version_of_the_field_or_the_highest_known_of_those_offered(self) -> None:
         """Without the extension it is that of the hello, which cannot go beyond TLS 1.2."""
         for number, name in (
-            (0x0300, "ssl3"), (0x0301, "1.0"), (0x0302, "1.1"), (0x0303, "1.2"), (0x0304, "1.2"),
-            (0x03FF, "1.2"),
+            (0x0300, "ssl3"), (0x0301, "1.0"), (0x0302, "1.1"), (0x0303, "1.2"), (0x0304, "1.2"), (0x03FF, "1.2"),
         ):  # fmt: skip
             self.assertEqual(offered(legacy_version=number).version, name)
         for numbers, name in (
@@ -125,15 +124,13 @@ class ClientHelloTests(SynchronousTestCase):
         first = extensions + 2
         good = records(client_hello(extension(PADDING, b"\0" * 5)))
         for change, at in (
-            ({0: 0x17}, 0), ({1: 0x02}, 1), ({2: 0x05}, 2), ({3: 0x40}, 4), ({3: 0x41}, 3),
-            ({3: 0x00, 4: 0x00}, 4), ({5: 0x02}, 5), ({6: 0x01}, 6), ({7: 0x00, 8: 40}, 8),
-            ({body: 0x02}, body), ({session: 33}, session), ({session: 20}, session),
-            ({ciphers: 0xFF}, ciphers), ({ciphers + 1: 0}, ciphers + 1),
-            ({ciphers + 1: 3}, ciphers + 1), ({ciphers + 1: 14}, ciphers + 1),
-            ({compression: 0}, compression), ({compression: 11}, compression),
-            ({compression: 13}, compression), ({extensions: 1}, extensions),
-            ({extensions + 1: 8}, extensions + 1), ({extensions + 1: 10}, extensions + 1),
-            ({first + 2: 1}, first + 2), ({first + 3: 6}, first + 3), ({first + 3: 4}, first + 3),
+            ({0: 0x17}, 0), ({1: 0x02}, 1), ({2: 0x05}, 2), ({3: 0x40}, 4), ({3: 0x41}, 3), ({3: 0x00, 4: 0x00}, 4),
+            ({5: 0x02}, 5), ({6: 0x01}, 6), ({7: 0x00, 8: 40}, 8), ({body: 0x02}, body), ({session: 33}, session),
+            ({session: 20}, session), ({ciphers: 0xFF}, ciphers), ({ciphers + 1: 0}, ciphers + 1),
+            ({ciphers + 1: 3}, ciphers + 1), ({ciphers + 1: 14}, ciphers + 1), ({compression: 0}, compression),
+            ({compression: 11}, compression), ({compression: 13}, compression), ({extensions: 1}, extensions),
+            ({extensions + 1: 8}, extensions + 1), ({extensions + 1: 10}, extensions + 1), ({first + 2: 1}, first + 2),
+            ({first + 3: 6}, first + 3), ({first + 3: 4}, first + 3),
         ):  # fmt: skip
             assert_ruled_out(self, good, change, at)
 
@@ -142,21 +139,16 @@ class ClientHelloTests(SynchronousTestCase):
         junk = extension(PADDING, b"\0" * 9)
         for bad, at in (
             (extension(0, b"\x00"), 3), (extension(0, b"\x00\x02\x00\x00"), 3),
-            (extension(0, b"\x00\x09\x00\x00\x03abc"), 5),
-            (extension(0, b"\x00\x05\x00\x00\x03abc"), 5),
-            (extension(0, b"\x00\x06\x00\x00\x04abc"), 8),
-            (extension(0, b"\x00\x06\x00\x00\x02abc"), 8),
-            (extension(0, b"\x00\x04\x00\x00\x00a"), 8),
-            (extension(0, b"\x00\x06\x00\xff\x00abc"), 7), (extension(16, b""), 3),
-            (extension(16, b"\x00\x01\x00"), 3), (extension(16, b"\x00\x04\x02h2"), 5),
+            (extension(0, b"\x00\x09\x00\x00\x03abc"), 5), (extension(0, b"\x00\x05\x00\x00\x03abc"), 5),
+            (extension(0, b"\x00\x06\x00\x00\x04abc"), 8), (extension(0, b"\x00\x06\x00\x00\x02abc"), 8),
+            (extension(0, b"\x00\x04\x00\x00\x00a"), 8), (extension(0, b"\x00\x06\x00\xff\x00abc"), 7),
+            (extension(16, b""), 3), (extension(16, b"\x00\x01\x00"), 3), (extension(16, b"\x00\x04\x02h2"), 5),
             (extension(16, b"\x00\x03\x03h2"), 6), (extension(16, b"\x00\x03\x01h2"), 6),
-            (extension(16, b"\x00\x04\x00abc"), 6), (extension(43, b""), 3),
-            (extension(43, b"\x00"), 3), (extension(43, b"\x03\x03\x04\x03"), 3),
-            (extension(43, b"\x04\x03\x04"), 4),
+            (extension(16, b"\x00\x04\x00abc"), 6), (extension(43, b""), 3), (extension(43, b"\x00"), 3),
+            (extension(43, b"\x03\x03\x04\x03"), 3), (extension(43, b"\x04\x03\x04"), 4),
             (server_name("a") + server_name("a"), len(server_name("a")) + 1),
-            (alpn(b"h2") + junk + alpn(b"h2"), len(alpn(b"h2") + junk) + 1),
-            (server_name("a", "b"), 10), (server_name("", "a"), 9),
-            (versions(0x0304) * 2, len(versions(0x0304)) + 1),
+            (alpn(b"h2") + junk + alpn(b"h2"), len(alpn(b"h2") + junk) + 1), (server_name("a", "b"), 10),
+            (server_name("", "a"), 9), (versions(0x0304) * 2, len(versions(0x0304)) + 1),
         ):  # fmt: skip
             message = client_hello(bad, junk, junk)
             reader, length = byte_by_byte(records(message))

@@ -249,12 +249,10 @@ class DecidedHelloTests(SynchronousTestCase):
         unknown = b"\xc0\x1a\x2a\x3a\x4a\x08" + DESTINATION + bytes(40)
         small = [initial(b"\1", number=n, pad=0) for n in range(17)]
         for datagram, is_admitted, *known in (
-            (initial(b"\1", pad=0), True), (long_packet(2), True), (long_packet(1), True),
-            (b"\xc0", True), (b"\xc0\0\0\0\1\xff", True), (bytes(changed), False),
-            (unknown, False), (unknown, True, unknown[1:5]), (long_packet(2) + unknown, False),
-            (long_packet(2, version=0), False), (long_packet(2, version=V2), True),
-            (long_packet(2) + initial(b"\1", destination=bytes(8)), False),
-            (long_packet(2) + b"\xff" * 600, True),
+            (initial(b"\1", pad=0), True), (long_packet(2), True), (long_packet(1), True), (b"\xc0", True),
+            (b"\xc0\0\0\0\1\xff", True), (bytes(changed), False), (unknown, False), (unknown, True, unknown[1:5]),
+            (long_packet(2) + unknown, False), (long_packet(2, version=0), False), (long_packet(2, version=V2), True),
+            (long_packet(2) + initial(b"\1", destination=bytes(8)), False), (long_packet(2) + b"\xff" * 600, True),
             (b"".join(small[:16]), True), (b"".join(small), False),
         ):  # fmt: skip
             self.setUp()

@@ -246,8 +246,7 @@ class CertificateTests(MuxTestCase):
             port = self.asking(*map(self.when, conditions))
             for identity, route, found, error in (
                 (None, "none", "none", None), (self.good, "any", "CN=any.example", None),
-                (old, "none", "none", "expired on"),
-                (self.bad, "revoked", "revoked", "was revoked by"),
+                (old, "none", "none", "expired on"), (self.bad, "revoked", "revoked", "was revoked by"),
                 (foreign, "none", "none", "is of an authority that is not in tls_client_ca"),
                 (self.staff, "san", "CN=eve.staff.example.com", None),
             ):  # fmt: skip

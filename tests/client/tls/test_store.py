@@ -124,9 +124,8 @@ class CertificatesTest(SynchronousTestCase):
         files.append(self.pem_rsa("old.test", alternative=False))
         contexts = Contexts(TlsSettings((*files,)))
         for name, expected in (
-            ("x.example", "x.example"), ("y.example", "*.example"),
-            ("a.y.example", "first.example"), ("example", "first.example"), ("", "first.example"),
-            ("b.test", "a.test"), ("old.test", "old.test"),
+            ("x.example", "x.example"), ("y.example", "*.example"), ("a.y.example", "first.example"),
+            ("example", "first.example"), ("", "first.example"), ("b.test", "a.test"), ("old.test", "old.test"),
         ):  # fmt: skip
             self.assertEqual(name_of(shown(contexts.context_for(name))), expected, name)
 

@@ -139,10 +139,8 @@ class HAProxyTests(SynchronousTestCase):
         (folder / "names").write_text("a.example\n# no\n\nb.example\n")
         (folder / "networks").write_text("10.0.0.0/8\n")
         lines = (
-            f"acl office src -f {folder}/networks",
-            f"acl ours req.ssl_sni -i -f {folder}/names c.example",
-            "tcp-request connection reject if !office", "use_backend a if ours",
-            "default_backend b",
+            f"acl office src -f {folder}/networks", f"acl ours req.ssl_sni -i -f {folder}/names c.example",
+            "tcp-request connection reject if !office", "use_backend a if ours", "default_backend b",
         )  # fmt: skip
         text = indent("\n".join(lines), "    ")
         output = converted(

@@ -63,9 +63,8 @@ class FileTests(SynchronousTestCase):
 
     def test_broken_file_is_an_error_with_its_line(self) -> None:
         for text, line in (
-            ("stream {\n server {\n listen 1;\n", 3), ("stream {\n server { listen 1 } }", 2),
-            ("stream { }\n}\n", 2), ("stream {\n}\nevents", 3), ("stream {" * 80 + "}" * 80, 1),
-            ("stream {\n preread_by_lua_block x }", 2),
+            ("stream {\n server {\n listen 1;\n", 3), ("stream {\n server { listen 1 } }", 2), ("stream { }\n}\n", 2),
+            ("stream {\n}\nevents", 3), ("stream {" * 80 + "}" * 80, 1), ("stream {\n preread_by_lua_block x }", 2),
         ):  # fmt: skip
             error = self.assertRaises(ConvertError, converted, text, "nginx")
             self.assertIn(f"x.cfg:{line}: ", str(error))

@@ -72,8 +72,7 @@ class TraefikTests(SynchronousTestCase):
         for text, name, why in (
             ("entryPoints: {}", "x.yml", "no tcp.routers or udp.routers"),
             ("tcp: {routers: {x: {rule: x}}}", "x.yml", "--entrypoint websecure=:443"),
-            ("tcp: {", "x.yml", "x.yml:1: is not YAML"),
-            ("tcp: &a {x: *a}", "x.yml", "nested too deeply"),
+            ("tcp: {", "x.yml", "x.yml:1: is not YAML"), ("tcp: &a {x: *a}", "x.yml", "nested too deeply"),
             ("[" * 5000, "x.yml", "nested too deeply"), (bomb, "x.yml", "too large"),
             ("tcp = ", "x.toml", "is not TOML"), ("x: y", "x.yml", "no tcp.routers"),
         ):  # fmt: skip

@@ -123,8 +123,7 @@ class AutomatonTests(SynchronousTestCase):
         never, large = "can never match", "more than 5000 states"
         for within, message, *patterns in (
             (256, never, b"a^b", rb"a\Ab", rb"a\bb", rb"-\Ba", rb"[^\s\S]", rb"a\b\B"),
-            (None, never, b"(?m)a^b", b"x^"),
-            (3, "at least 4 bytes for a match, more than within=3", b"ab{3,}"),
+            (None, never, b"(?m)a^b", b"x^"), (3, "at least 4 bytes for a match, more than within=3", b"ab{3,}"),
             (None, large, b"(((a{1000}){1000}){1000})", b"(?:(?:ab?){1000}c){3}", b"(?:(?:){5000}){5000}"),
             (None, large, b"(((a{0}){5000}){5000}){5000}", b"(?:a||||){1001}", rb"\b.{2501}"),
         ):  # fmt: skip

@@ -236,8 +236,7 @@ class ReactorPollerTest(SynchronousTestCase):
         change_constants(self, poller, _LOOK_EACH=0.02)
         for kind in ("epoll", "poll", "select", "asyncio", "workers"):
             for wanted, act, expected in (
-                (READ, lambda peer: peer.send(b"x"), 1),
-                (READ, lambda peer: peer.shutdown(socket.SHUT_WR), READ),
+                (READ, lambda peer: peer.send(b"x"), 1), (READ, lambda peer: peer.shutdown(socket.SHUT_WR), READ),
                 (READ, reset, READ | TROUBLE), (WRITE, reset, WRITE | TROUBLE), (0, reset, TROUBLE),
             ):  # fmt: skip
                 self.assertEqual(self.first_event(kind, wanted, act), expected, (kind, wanted))

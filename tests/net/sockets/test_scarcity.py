@@ -172,8 +172,7 @@ class MemoryTest(TestCase):
         self.addCleanup(setattr, MEMORY, "short_since", None)
         before = descriptors()
         for owner, name, number in (
-            (clock, "callLater", full), (poller, "watch", full),
-            (PeerClientFactory, "buildProtocol", there),
+            (clock, "callLater", full), (poller, "watch", full), (PeerClientFactory, "buildProtocol", there),
         ):  # fmt: skip
             factory = PeerClientFactory()
             patched = self.patch(owner, name, self.run_short)

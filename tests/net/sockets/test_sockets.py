@@ -33,9 +33,8 @@ class NameTest(SynchronousTestCase):
     def test_only_addresses_are_connected_without_a_look_up(self) -> None:
         for kind, host, expected in (
             ("tcp", "192.0.2.1", (socket.AF_INET, ("192.0.2.1", 80))),
-            ("tcp", "2001:db8::1", (socket.AF_INET6, ("2001:db8::1", 80))),
-            ("tcp", "www.example", None), ("srv", "192.0.2.1", None), ("srv", "2001:db8::1", None),
-            ("unix", "", (socket.AF_UNIX, "/run/x")),
+            ("tcp", "2001:db8::1", (socket.AF_INET6, ("2001:db8::1", 80))), ("tcp", "www.example", None),
+            ("srv", "192.0.2.1", None), ("srv", "2001:db8::1", None), ("unix", "", (socket.AF_UNIX, "/run/x")),
         ):  # fmt: skip
             self.assertEqual(socket_name(kind, host, 80, "/run/x"), expected, (kind, host))
 

@@ -116,8 +116,7 @@ class KeyPairTests(SynchronousTestCase):
         other = self.file("other.pem", self.other.key_pem())
         self.assertEqual(read_identity([key, own]).path, own)
         for paths, what in (
-            ((key,), "'key.pem': no certificate in it"),
-            ((own,), "'own.pem': no private key in it"),
+            ((key,), "'key.pem': no certificate in it"), ((own,), "'own.pem': no private key in it"),
             ((own, other), "'own.pem' and 'other.pem': the private key does not belong to the certificate"),
         ):  # fmt: skip
             error = self.assertRaises(TLSFileError, read_identity, paths)

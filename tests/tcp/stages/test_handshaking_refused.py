@@ -113,8 +113,7 @@ class HandshakeTests(MuxTestCase):
         end = f"{old.certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
         foreign = "is of an authority that is not in tls_client_ca, 'CN=Stranger'"
         for identity, name, cause in self.anew((
-            (stranger.issue("x.example", usage=False), "x.example", foreign),
-            (old, "old.example", f"expired on {end}"),
+            (stranger.issue("x.example", usage=False), "x.example", foreign), (old, "old.example", f"expired on {end}"),
             (young, "young.example", f"is valid only from {begin} on"),
             (authority().issue("server.example"), "server.example", "is not meant for clients"),
             (make_authority("Self"), "Self", "is self-signed, and not in tls_client_ca"),

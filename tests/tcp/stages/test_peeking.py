@@ -243,13 +243,9 @@ class FirstBytesTest(MuxTestCase):
 
 
 SSL_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
-
 GSSENC_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x30"
-
 HELLO = records(client_hello(server_name("db.example.com")))
-
 OTHER = records(client_hello(server_name("other.example.com")))
-
 STARTUP = b"\x00\x00\x00\x11\x00\x03\x00\x00user\x00me\x00\x00"
 
 

@@ -112,9 +112,8 @@ class AcceptedTest(MuxTestCase):
         parts = Tlv(TlvType.SSL_VERSION, b"TLSv1.3"), Tlv(TlvType.SSL_CN, name), cipher
         ssl = SslInfo(SslClient.SSL | SslClient.CERT_CONN, 0, parts)
         tlvs = (
-            Tlv(TlvType.ALPN, b"h2"), Tlv(TlvType.AUTHORITY, b"www.example.com"),
-            Tlv(TlvType.UNIQUE_ID, b"\x00id"), Tlv(TlvType.NOOP, b"..."), Tlv(0xE0, b"custom"),
-            encode_ssl(ssl),
+            Tlv(TlvType.ALPN, b"h2"), Tlv(TlvType.AUTHORITY, b"www.example.com"), Tlv(TlvType.UNIQUE_ID, b"\x00id"),
+            Tlv(TlvType.NOOP, b"..."), Tlv(0xE0, b"custom"), encode_ssl(ssl),
         )  # fmt: skip
         port = self.mux([route("ssh", "close")], accept_proxy_from=SENDERS)
         header = encode_v2(ProxyHeader.between(SOURCE, DESTINATION, tlvs), checksum=True)
@@ -135,8 +134,7 @@ class AcceptedTest(MuxTestCase):
         port = self.mux([route("http host=here", "close")], accept_proxy_from=SENDERS)
         tlvs = (Tlv(TlvType.AUTHORITY, b"there"),)
         for header, expected in self.anew((
-            (ProxyHeader.between(SOURCE, DESTINATION, tlvs), "there"),
-            (ProxyHeader(Command.LOCAL, tlvs=tlvs), None),
+            (ProxyHeader.between(SOURCE, DESTINATION, tlvs), "there"), (ProxyHeader(Command.LOCAL, tlvs=tlvs), None),
         )):  # fmt: skip
             said = encode_v2(header) + b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"
             await self.connect_until_lost(port, said)
@@ -207,10 +205,9 @@ class SenderTest(SynchronousTestCase):
         local, unix = SENDERS, Senders([UnixClients.UNIX])
         for address, senders, expected in (
             (IPv6Address("TCP", "::ffff:127.0.0.1", 1), local, True),
-            (IPv4Address("TCP", "127.0.0.2", 1), local, False),
-            (UNIXAddress(None), local, False),
-            (UNIXAddress(None), Senders([ip_network("127.0.0.1")]), False),
-            (UNIXAddress(None), unix, True), (HostnameAddress(b"x", 1), unix, False),
+            (IPv4Address("TCP", "127.0.0.2", 1), local, False), (UNIXAddress(None), local, False),
+            (UNIXAddress(None), Senders([ip_network("127.0.0.1")]), False), (UNIXAddress(None), unix, True),
+            (HostnameAddress(b"x", 1), unix, False),
         ):  # fmt: skip
             self.assertEqual(is_sender(address, senders), expected, (address, senders))
 

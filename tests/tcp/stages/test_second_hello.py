@@ -50,8 +50,7 @@ class EndsHereTest(MuxTestCase):
             ((), hello(name="vip.test", share=True), "server name"),
             ((), hello(name="A\x1b.test", share=True), "server name"),
             ((alpn(b"x"),), hello(alpn(b"h2"), share=True), "application protocols"),
-            ((), hello(alpn(b"h2"), share=True), "application protocols"),
-            ((), CHANGED * 6000, ""),
+            ((), hello(alpn(b"h2"), share=True), "application protocols"), ((), CHANGED * 6000, ""),
         )):  # fmt: skip
             client = await self.asked_again(*first)
             client.send(CHANGED + second)
@@ -230,9 +229,8 @@ class PassedOnTest(MuxTestCase):
 
     async def test_each_side_may_leave_before_the_answer(self) -> None:
         rows = (
-            (lambda c, _: c.transport.abortConnection(), "client-reset"),
-            (lambda c, _: c.finish(), "done"), (lambda _, s: s.close(), "done"),
-            (lambda _, s: s.transport.abortConnection(), "server-reset"),
+            (lambda c, _: c.transport.abortConnection(), "client-reset"), (lambda c, _: c.finish(), "done"),
+            (lambda _, s: s.close(), "done"), (lambda _, s: s.transport.abortConnection(), "server-reset"),
         )  # fmt: skip
         for leave, reason in self.anew(rows):
             client, server = await self.both(self.names(), hello())

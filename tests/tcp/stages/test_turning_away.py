@@ -106,8 +106,7 @@ class RejectingTest(MuxTestCase):
         rejecting = [route("http", REJECT, name="no-web")]
         for routes, said, answer, its_route, reason in self.anew((
             (rejecting, GET, FORBIDDEN, "no-web", "denied"),
-            ([], b"SSH-2.0-x\r\n", b"not allowed here", None, "no-route"),
-            ([], b"\xff\xff", b"", None, "no-route"),
+            ([], b"SSH-2.0-x\r\n", b"not allowed here", None, "no-route"), ([], b"\xff\xff", b"", None, "no-route"),
         )):  # fmt: skip
             client = await self.connect_until_lost(self.mux(routes, default=REJECT), said)
             self.assertIn(answer, client.received)

@@ -25,8 +25,7 @@ class AcceptedTests(SynchronousTestCase):
     def test_forms_of_addresses(self) -> None:
         """IPv6 addresses need not be in their shortest form, and may end as HAProxy writes mapped ones."""
         for text, expected in (
-            (b"2001:DB8:0:0:0:0:0:1", "2001:db8::1"),
-            (b"0001:0002:0003:0004:0005:0006:0007::", "1:2:3:4:5:6:7:0"),
+            (b"2001:DB8:0:0:0:0:0:1", "2001:db8::1"), (b"0001:0002:0003:0004:0005:0006:0007::", "1:2:3:4:5:6:7:0"),
             (b"::ffff:192.0.2.1", "::ffff:192.0.2.1"), (b"::", "::"),
         ):  # fmt: skip
             line = b"PROXY TCP6 " + text + b" ::1 0 65535\r\n"
@@ -45,9 +44,8 @@ class AcceptedTests(SynchronousTestCase):
         """LOCAL, and families other than TCP over IP, are taken without addresses, and skipped whole."""
         for start, block in (
             ("20 00", b"junk that is no field"), ("20 11", IPV4_BLOCK), ("20 11", b"short"),
-            ("21 00", b"junk that is no field"), ("21 01", b""), ("21 10", IPV4_BLOCK),
-            ("21 12", IPV4_BLOCK), ("21 22", bytes(36)),
-            ("21 31", b"/run/source".ljust(108, b"\0") + b"/run/destination".ljust(108, b"\0")),
+            ("21 00", b"junk that is no field"), ("21 01", b""), ("21 10", IPV4_BLOCK), ("21 12", IPV4_BLOCK),
+            ("21 22", bytes(36)), ("21 31", b"/run/source".ljust(108, b"\0") + b"/run/destination".ljust(108, b"\0")),
             ("21 32", bytes(216)),
         ):  # fmt: skip
             with self.subTest(start=start, block=block):
@@ -114,12 +112,10 @@ class RefusedTests(SynchronousTestCase):
         line = b"PROXY TCP4 1.2.3.4 5.6.7.8 80 443"
         for encoded, message in (
             (line + b" ", "must be the last"), (line + b"\n", "CR LF"), (line + b"\rX", "CR LF"),
-            (line + b"\r\r", "CR LF"), (b"PROXY UNKNOWN\n", "CR LF"),
-            (b"PROXY UNKNOWN tail\n", "CR LF"),
+            (line + b"\r\r", "CR LF"), (b"PROXY UNKNOWN\n", "CR LF"), (b"PROXY UNKNOWN tail\n", "CR LF"),
             (b"PROXY TCP4 1.2.3.4\r", "destination address is missing"),
             (b"PROXY TCP4 1.2.3.4 5.6.7.8 80\r", "destination port is missing"),
-            (b"PROXY TCP6 :: :: \r", "source port must be"),
-            (b"PROXY UNKNOWN ".ljust(106, b"f"), "107 bytes"),
+            (b"PROXY TCP6 :: :: \r", "source port must be"), (b"PROXY UNKNOWN ".ljust(106, b"f"), "107 bytes"),
         ):  # fmt: skip
             self.check(encoded, message)
 

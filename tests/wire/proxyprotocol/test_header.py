@@ -42,8 +42,7 @@ class HeaderTests(SynchronousTestCase):
         self.assertEqual(info.value_of(TlvType.SSL_VERSION), b"TLSv1.3")
         self.assertIsNone(info.value_of(TlvType.SSL_CN))
         for parts in (
-            {"source": SOURCE}, {"destination": DESTINATION},
-            {"source": SOURCE, "destination": DESTINATION6},
+            {"source": SOURCE}, {"destination": DESTINATION}, {"source": SOURCE, "destination": DESTINATION6},
             {"command": Command.LOCAL, "source": SOURCE, "destination": DESTINATION},
             {"tlvs": (Tlv(TlvType.CRC32C, bytes(4)),)},
         ):  # fmt: skip
