@@ -608,45 +608,36 @@ class PlainSocketsTest(SynchronousTestCase):
             world.close()
 
     @example(
-        Features(settings=(("detect_timeout", 0.5),)),
-        _STREAMS[1],
+        Features(settings=(("detect_timeout", 0.5),)), _STREAMS[1],
         [("client", "send", 2), ("mux", "advance", 1), ("mux", "look", 0)],
-    )
+    )  # fmt: skip
     @example(
-        Features(settings=(("max_connections", 1), ("connection_rate_per_source", Rate(0.1, 2)))),
-        _STREAMS[1],
+        Features(settings=(("max_connections", 1), ("connection_rate_per_source", Rate(0.1, 2)))), _STREAMS[1],
         [("mux", "another", 0)],
-    )
+    )  # fmt: skip
     @example(  # the idle time begins when the server is connected
         Features(
-            header=_V1,
-            settings=(("detect_timeout", 9.0), ("proxy_timeout", 9.0)),
-            limits=(("idle_timeout", 10.0),),
+            header=_V1, settings=(("detect_timeout", 9.0), ("proxy_timeout", 9.0)), limits=(("idle_timeout", 10.0),)
         ),
         _STREAMS[0],
         [
-            *[("mux", "advance", 1)] * 3,
-            ("client", "send", 100),
-            *[("mux", "advance", 7)] * 2,
+            *[("mux", "advance", 1)] * 3, ("client", "send", 100), *[("mux", "advance", 7)] * 2,
             *[("mux", "advance", 1), ("mux", "look", 0)] * 5,
         ],
-    )
+    )  # fmt: skip
     @example(Features(), _STREAMS[0], [*_ANSWERED, ("mux", "advance", 1)])
     @example(Features(), _STREAMS[0], [*_ANSWERED, ("server", "close", 0), ("mux", "advance", 1)])
     @example(Features(), _STREAMS[0], [*_ANSWERED, ("server", "reset", 0)])
     @example(
-        Features(answer=_ANSWERS_OF_TLS[0]),
-        _HELLO,
+        Features(answer=_ANSWERS_OF_TLS[0]), _HELLO,
         [("client", "send", 1000), ("server", "send", 16), ("server", "reset", 0)],
-    )
+    )  # fmt: skip
     @example(
-        Features(answer=_ANSWERS_OF_TLS[2]),
-        _HELLO,
+        Features(answer=_ANSWERS_OF_TLS[2]), _HELLO,
         [("client", "send", 1000), ("server", "send", 60), ("server", "finish", 0)],
-    )
+    )  # fmt: skip
     @example(
-        Features(proxy_protocol="v2", proxied_first=True, header=b"\r\n\r\n\x00\r\nQUIT\n!\x00\x00\x00"),
-        _STREAMS[0],
+        Features(proxy_protocol="v2", proxied_first=True, header=b"\r\n\r\n\x00\r\nQUIT\n!\x00\x00\x00"), _STREAMS[0],
         [
             ("client", "send", 100), ("server", "send", 16), ("mux", "advance", 2),
             ("client", "send", 100), ("server", "send", 4), ("client", "send", _MUCH), ("server", "finish", 0),
