@@ -9,7 +9,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from txmux.access.admission import Admission, Refused, Tally
 from txmux.access.per_source import Permit
 from txmux.net.addresses import ip_address_of
-from txmux.rules.model import Clients, Listener, NetworkSet
+from txmux.rules.model import Clients, Listener, NetworkSet, Rate
 from txmux.wire.proxyprotocol.header import Address
 
 CLIENT = IPv4Address("TCP", "192.0.2.1", 40000)
@@ -90,6 +90,12 @@ class AdmissionTest(SynchronousTestCase):
         self.assert_refused("limit", admission, OTHER)
         admission.leave(permit)
         self.enter(admission, OTHER)
+        admission = self.admission(max_connections=1, connection_rate_per_source=Rate(1.0, 2))
+        permit = self.enter(admission, CLIENT)
+        for _ in range(2):
+            self.assert_refused("limit", admission, CLIENT)
+        admission.leave(permit)
+        self.enter(admission, CLIENT)
         admission = self.admission(max_connections_per_source=1)
         permit = self.enter(admission, CLIENT)
         assert permit is not None

@@ -1,35 +1,22 @@
 from tests.support.mux import MuxTestCase, backend_at
 from tests.support.peers import Peer, connect, make_stalled_port
 from txmux.rules.embedding import route
-from txmux.rules.model import Rate
-
-ONE, OTHER = "127.0.0.2", "127.0.0.3"
 
 
 class PerSourceTest(MuxTestCase):
-    async def client(self, port: int, count: int = 0, source: str = ONE) -> Peer:
+    async def client(self, port: int, count: int = 0) -> Peer:
         """Connect one, and wait until so many in all are served."""
-        peer = await connect(self, port, source=source)
+        peer = await connect(self, port, source="127.0.0.2")
         await self.accepted(count)
         return peer
 
-    async def assert_refused(self, port: int, source: str = ONE) -> None:
+    async def assert_refused(self, port: int) -> None:
         count = len(self.records)
-        refused = await self.client(port, source=source)
+        refused = await self.client(port)
         await refused.is_lost()
         self.assertEqual(bytes(refused.received), b"")
         record = await self.assert_logged(count + 1, reason="limit", route=None, bytes_in=0)
-        self.assertTrue(record.client.startswith(f"{source}:"))
-
-    async def test_connections_of_a_source_are_limited(self) -> None:
-        port = self.mux(max_connections_per_source=2)
-        first, _ = await self.client(port), await self.client(port, 2)
-        await self.assert_refused(port)
-        await self.client(port, 3, OTHER)
-        first.close()
-        await self.logged(2)
-        await self.client(port, 3)
-        await self.assert_refused(port)
+        self.assertTrue(record.client.startswith("127.0.0.2:"))
 
     async def test_recognised_connections_leave_the_undecided_limit(self) -> None:
         """Also that of a client that waits for a server."""
@@ -46,15 +33,6 @@ class PerSourceTest(MuxTestCase):
             await self.client(port, 2)
             self.factory.abort("drained")
             await self.logged(5)
-
-    async def test_refused_client_does_not_count_for_the_rate(self) -> None:
-        port = self.mux(connection_rate_per_source=Rate(1.0, 2), max_connections=1)
-        first = await self.client(port, 1)
-        await self.assert_refused(port)
-        await self.assert_refused(port)
-        first.close()
-        await self.logged(3)
-        await self.client(port, 1)
 
     async def test_every_kind_of_end_frees_the_source(self) -> None:
         port = self.mux(max_connections_per_source=1, max_undecided_per_source=1)
