@@ -25,7 +25,6 @@ from txmux.processes.account import AccountError, UserAccount, account_of
 from txmux.processes.worker import landlock
 from txmux.rules.reading.parser import parse
 
-pytestmark = pytest.mark.whole
 _NOBODY = pwd.getpwnam("nobody")
 _TWISTD = (
     *(str(Path(sys.executable).with_name("twistd")), "--nodaemon", "--pidfile="),
@@ -99,6 +98,7 @@ def shown(port: int) -> str:
 _NO_PROC = ("unshare", "--mount", "sh", "-ec", 'umount -l /proc; exec "$0" "$@"')
 
 
+@pytest.mark.whole
 class DroppingTests(SynchronousTestCase):
     def setUp(self) -> None:
         require_root()
