@@ -129,14 +129,11 @@ class StarterTest(WorkersTestCase):
     def test_with_its_workers(self) -> None:
         """So it is when all of them end in one moment; clients that come meanwhile are served then."""
         mux, workers = self.begin()
-        proc.halt(mux.pid)
-        try:
+        with proc.halted([mux.pid]):
             for pid in (proc.starter_of(mux.pid), *workers):
                 os.kill(pid, signal.SIGKILL)
             client = self.client(mux)
             client.sendall(b"x")
-        finally:
-            os.kill(mux.pid, signal.SIGCONT)
         self.accept_from(self.listening, b"x")
         mux.child.wait_for("(?s)serving with 2 worker.*serving with 2 worker")
         self.assertEqual(len(mux.workers), 2)
