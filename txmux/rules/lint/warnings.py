@@ -71,10 +71,16 @@ def _without_clients(rules: Rules) -> Iterator[Problem]:
     for listener in rules.listeners:
         kinds = {text.partition(":")[0].lower() for text in listener.endpoints}
         by_address = all(not kind.isalpha() or kind in _OF_ADDRESSES for kind in kinds)
-        clients = set_of(listener.clients)
-        if clients & WITH_ADDRESS if by_address else clients:
+        without_address = kinds == {"unix"} and not getattr(
+            listener.accept_proxy_from, "by_unix", False
+        )
+        possible = ~WITH_ADDRESS if without_address else WITH_ADDRESS if by_address else ~NO_CLIENTS
+        if set_of(listener.clients) & possible:
             continue
-        if listener.clients.excluded is not None:
+        if without_address:
+            message = "lets no client in: those of a UNIX socket have no address; remove this, or, for a proxy's clients, add 'accept_proxy_from = unix'"
+            yield listener.section.problem(message, "allow")
+        elif listener.clients.excluded is not None:
             covered, advice = "all of 'allow'", "correct one of the two"
             if listener.clients.allowed is None:
                 covered, advice = "every address", "name only those that are to stay out"
