@@ -98,7 +98,8 @@ class RouteTest(SynchronousTestCase):
         senders = self.settings(accept_proxy_from=["unix", "::1"]).accept_proxy_from
         assert isinstance(senders, Senders)
         self.assertTrue(senders.by_unix)
-        self.assertFalse(self.settings(clients=Clients(_any([]))).clients.serves(inside))
+        for closed in (self.settings(clients=Clients(_any([]))), route("any", "close", from_=[])):
+            self.assertFalse(closed.clients.serves(inside))
 
     def test_anything_else_is_an_error_at_once(self) -> None:
         nowhere = Backend("b", _any(("nowhere",)))
@@ -111,7 +112,8 @@ class RouteTest(SynchronousTestCase):
             ("'10.0.0.1/8' is an address inside a network", [], {"accept_proxy_from": ["10.0.0.1/8"]}),
             ("5 is not a network; write it as '10.0.0.0/8'", [], {"clients": Clients(_any([5]))}),
             ("5 is not networks", [], {"accept_proxy_from": 5}), ("'nowhere' has no port", [("ssh", nowhere)], {}),
-            ("'10.0.0.0/8' does not say which clients", [], {"clients": "10.0.0.0/8"}),
+            ("'10.0.0.0/8' does not say which clients", [], {"clients": "10.0.0.0/8"}), ("'quic' works only over UDP", [("quic", "h:1")], {}),
+            ("'dns' works only over UDP", [("dns", "udp:h:1")], {}), ("'udp:h:1' works only over UDP", [], {"silent": "udp:h:1"}),
         )  # fmt: skip
         for told, routes, values in rows:
             with self.assertRaises(TypeError) as caught:

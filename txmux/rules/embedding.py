@@ -40,6 +40,7 @@ from txmux.rules.reading.endpointstrings import handover, is_handover
 from txmux.rules.reading.listener import KEYS as LISTENER_KEYS
 from txmux.rules.reading.matching import read_alternative
 from txmux.rules.reading.values import SectionKey, ValueKind, network
+from txmux.transport import Transport
 
 
 def route(
@@ -47,8 +48,8 @@ def route(
     backend: IProtocolFactory | Outcome | str,
     *,
     name: str | None = None,
-    from_: Iterable[str] = (),
-    not_from: Iterable[str] = (),
+    from_: Iterable[str] | None = None,
+    not_from: Iterable[str] | None = None,
     log: Logged = True,
 ) -> Route:
     """Make a route, as a ``[route]`` section does.
@@ -57,7 +58,7 @@ def route(
         match: One ``match =`` line, or several of which any is enough: ``"tls sni=*.example.com"``.
         backend: The outcome for its clients; see `outcome`.
         name: For the access log; the first ``match`` line if not given.
-        from_: The only networks it serves, ``"10.0.0.0/8"``; none is every network.
+        from_: The only networks it serves, ``"10.0.0.0/8"``; an empty list is no client, ``None`` every one.
         not_from: Networks that it does not serve.
         log: Whether its connections get a line in the access log; ``"errors"`` is only those that ended with an error.
 
@@ -72,7 +73,7 @@ def route(
         name or lines[0],
         tuple(read_alternative(line, matchers) for line in lines),
         outcome(backend),
-        clients=Clients(_networks(from_), _networks(not_from)),
+        clients=Clients(_network_set(from_), _network_set(not_from)),
         log=log,
     )
 
@@ -99,6 +100,24 @@ def outcome(backend: IProtocolFactory | Outcome | str) -> Outcome:
         return InProcess(type(backend).__name__, backend)
     message = f"{backend!r} is not a protocol factory, a server such as '127.0.0.1:22', 'close', 'reset' or 'reject'"
     raise MuxError(message)
+
+
+def for_streams(
+    routes: Iterable[Any], listener: Listener | str
+) -> tuple[tuple[Route, ...], Listener]:
+    """Convert what a program has written for clients of TCP, as `from_python` does.
+
+    Raises:
+        TypeError: Something is wrong there, or works only over UDP.
+    """
+    made, listener = from_python(routes, listener)
+    outcomes = [listener.default, *(line.outcome for line in listener.silent)]
+    backends = [found for found in outcomes if isinstance(found, Backend)]
+    wrong = [route.name for route in made if not route.is_for(Transport.TCP)]
+    wrong += [found.name for found in backends if found.transport is not Transport.TCP]
+    if wrong:
+        raise TypeError(f"{wrong[0]!r} works only over UDP, but these clients come by TCP")
+    return made, listener
 
 
 def from_python(
@@ -308,8 +327,3 @@ def _check(value: object, field: attrs.Attribute[Any]) -> None:
 
 # A program may make thousands of routes, and to look for plugins reads the disk.
 _matchers = cache(installed_matchers)
-
-
-def _networks(texts: Iterable[str]) -> NetworkSet | None:
-    networks = [network(text) for text in texts]
-    return NetworkSet(networks) if networks else None

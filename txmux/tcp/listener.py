@@ -74,9 +74,9 @@ class MuxFactory(ServerFactory, ActiveListener):
     ) -> None:
         if not isinstance(settings, Listener) or settings.section is NOWHERE:
             # Not of a rules file, whose values are read already: a worker does not load what reads them.
-            from txmux.rules.embedding import from_python  # noqa: PLC0415
+            from txmux.rules.embedding import for_streams  # noqa: PLC0415
 
-            routes, settings = from_python(routes, settings)
+            routes, settings = for_streams(routes, settings)
         if runtime is None:
             if reactor is None:
                 from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
