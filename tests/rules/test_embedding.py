@@ -12,7 +12,7 @@ from txmux import Backend, Listener, MuxError, MuxFactory, Refusal, Server, outc
 from txmux.rules.embedding import from_python
 from txmux.rules.model import Check, Clients, Ejection, InProcess, Keepalive, ServerTLS
 from txmux.rules.model.listener import Rate, Silence
-from txmux.rules.model.networks import Senders
+from txmux.rules.model.networks import Public, Reachable, Senders
 
 
 class RouteTest(SynchronousTestCase):
@@ -123,30 +123,23 @@ class RouteTest(SynchronousTestCase):
     def test_listeners_and_backends(self) -> None:
         """Each value is read as in a rules file, or refused with what is right."""
         listener: dict[str, tuple[Any, object]] = {
-            "silent": (["127.0.0.1:22"], 1),
-            "first": ("x", "must be client or server"),
-            "max_connections": (-1, "write a whole number"),
-            "peek_limit": (1.5, "write a whole number"),
-            "proxy_timeout": (None, "write seconds, or a text such as '5s'"),
-            "capture": (1, "write True or False"),
+            "silent": (["127.0.0.1:22"], 1), "first": ("x", "must be client or server"),
+            "max_connections": (-1, "write a whole number"), "peek_limit": (1.5, "write a whole number"),
+            "proxy_timeout": (None, "write seconds, or a text such as '5s'"), "capture": (1, "write True or False"),
             "connection_rate_per_source": (5, "write a txmux.rules.model.Rate, or a text"),
             "keepalive": (Keepalive(_any("60")), "Keepalive(idle='60'): write a whole number"),
-        }
+        }  # fmt: skip
         for name, (value, right) in listener.items():
             self.assert_read(partial(self.settings, **{name: value}), name, right)
         backend: dict[str, tuple[Any, object]] = {
-            "balance": ("ip_hash", "must be round-robin"),
-            "proxy_protocol": (True, "write a text, such as 'off'"),
-            "idle_timeout": ("never", "write a duration as 250ms"),
-            "max_duration": (True, "write seconds, or a text such as '5s'"),
-            "upload_rate": (b"1M", "write a whole number"),
-            "download_rate": (None, None),
-            "fallback": ("reset", Refusal.RESET),
-            "tls": (ServerTLS(alpn=_any("h2")), "ServerTLS(alpn='h2'): write a tuple"),
-            "source": (["192.0.2.1"], "write a tuple"),
-            "eject": (Ejection(seconds=_any("9s")), "Ejection(seconds='9s'): write seconds"),
-            "check": ("tcp", Check("tcp")),
-        }
+            "balance": ("ip_hash", "must be round-robin"), "proxy_protocol": (True, "write a text, such as 'off'"),
+            "idle_timeout": ("never", "write a duration as 250ms"), "max_duration": (True, "write seconds, or a text such as '5s'"),
+            "upload_rate": (b"1M", "write a whole number"), "download_rate": (None, None), "fallback": ("reset", Refusal.RESET),
+            "tls": (ServerTLS(alpn=_any("h2")), "ServerTLS(alpn='h2'): write a tuple"), "source": (["192.0.2.1"], "write a tuple"),
+            "eject": (Ejection(seconds=_any("9s")), "Ejection(seconds='9s'): write seconds"), "check": ("tcp", Check("tcp")),
+            "allow_names": (["a"], "write a txmux.rules.model.AllowedNames, or a text"), "deny_networks": (["a"], "'a' is not a network"),
+            "allow_networks": (["public", "10.0.0.0/8"], Reachable((Public.PUBLIC, ip_network("10.0.0.0/8")))),
+        }  # fmt: skip
         rate = partial(self.settings, connection_rate_per_source=Rate(10, _any("5")))
         self.assert_read(rate, "", "Rate(burst='5'): write a whole number")
         self.assert_read(partial(self.outcome, tls=True), "tls", ServerTLS())

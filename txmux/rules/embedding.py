@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from txmux.errors import MuxError
 from txmux.rules.installed import KEYS, read_server
 from txmux.rules.model import (
     NOWHERE,
+    AllowedNames,
     Backend,
     Check,
     Clients,
@@ -25,7 +27,9 @@ from txmux.rules.model import (
     Logged,
     NetworkSet,
     Outcome,
+    Public,
     Rate,
+    Reachable,
     Refusal,
     Resolve,
     Route,
@@ -185,20 +189,23 @@ def _clients(made: Any) -> Clients:
     return Clients(allowed, excluded)
 
 
-def _network_set(made: Any) -> NetworkSet | None:
-    """Convert texts, which no address would ever be found in; `unix` is clients of UNIX sockets."""
-    if made is None or isinstance(made, NetworkSet):
+def _network_set(
+    made: Any, known: type[NetworkSet] = NetworkSet, word: Enum = UnixClients.UNIX
+) -> Any:
+    """Convert texts, which no address would ever be found in; `unix` is clients of UNIX sockets, for `Reachable` `public` the Internet."""
+    if made is None or isinstance(made, known):
         return made
     networks = map(str.strip, made.split(",")) if isinstance(made, str) else made
     if not isinstance(networks, Iterable):
         raise TypeError(f"{made!r} is not networks; write them as ['10.0.0.0/8', '192.0.2.1']")
-    return Senders(map(_sender, networks))
+    some = [networks] if isinstance(networks, NetworkSet) else networks
+    return (Senders if known is NetworkSet else known)(_sender(one, word) for one in some)
 
 
-def _sender(one: Any) -> Any:
+def _sender(one: Any, word: Enum) -> Any:
     if isinstance(one, str):
-        return UnixClients.UNIX if one == UnixClients.UNIX.value else network(one)
-    if not isinstance(one, (IPv4Network, IPv6Network, NetworkSet, DynamicNetworks, UnixClients)):
+        return word if one == word.value else network(one)
+    if not isinstance(one, (IPv4Network, IPv6Network, NetworkSet, DynamicNetworks, type(word))):
         raise TypeError(f"{one!r} is not a network; write it as '10.0.0.0/8'")
     return one
 
@@ -211,6 +218,12 @@ def _ready(found: Any) -> Outcome:
 
 
 def _ready_backend(found: Backend) -> Backend:
+    allowed, denied = (
+        _network_set(networks, Reachable, Public.PUBLIC)
+        for networks in (found.allow_networks, found.deny_networks)
+    )
+    if allowed is not found.allow_networks or denied is not found.deny_networks:
+        found = attrs.evolve(found, allow_networks=allowed, deny_networks=denied)
     ready = _with_values(found, BACKEND_KEYS, _USUAL_BACKEND)
     made = (found.servers,) if isinstance(found.servers, (str, Server)) else found.servers
     servers, fallback = tuple(map(_server, made)), _ready(ready.fallback)
@@ -240,6 +253,8 @@ _WHOLE, _SECONDS = "write a whole number", "write seconds, or a text such as '5s
 # By the type of a field, which may have no default.
 _PLAIN: Mapping[str, object] = {"float": 0.0, "int": 0, "str": ""}
 _CLASSES: Mapping[str, type] = {
+    "allow_names": AllowedNames,
+    "deny_names": AllowedNames,
     "check": Check,
     "connection_rate_per_source": Rate,
     "eject": Ejection,
