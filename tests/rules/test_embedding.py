@@ -123,7 +123,7 @@ class RouteTest(SynchronousTestCase):
     def test_listeners_and_backends(self) -> None:
         """Each value is read as in a rules file, or refused with what is right."""
         listener: dict[str, tuple[Any, object]] = {
-            "silent": (["127.0.0.1:22"], 1), "first": ("x", "must be client or server"),
+            "silent": (["127.0.0.1:22"], 1), "first": ("x", "must be client or server"), "detect_timeout": (float("inf"), "write seconds"),
             "max_connections": (-1, "write a whole number"), "peek_limit": (1.5, "write a whole number"),
             "proxy_timeout": (None, "write seconds, or a text such as '5s'"), "capture": (1, "write True or False"),
             "connection_rate_per_source": (5, "write a txmux.rules.model.Rate, or a text"),

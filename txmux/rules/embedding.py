@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from enum import Enum
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network
+from math import inf
 from typing import Any, TypeVar
 
 import attrs
@@ -335,7 +336,7 @@ def _check(value: object, field: attrs.Attribute[Any]) -> None:
         is_right, right = isinstance(value, bool), "write True or False"
     elif isinstance(usual, (int, float)):
         types, right = (int, _WHOLE) if isinstance(usual, int) else ((int, float), _SECONDS)
-        is_right = isinstance(value, types) and not isinstance(value, bool) and value >= 0
+        is_right = isinstance(value, types) and not isinstance(value, bool) and 0 <= value < inf
     if not is_right:
         raise InvalidValueError(right)
 
