@@ -1,5 +1,4 @@
 import itertools
-from collections.abc import Sequence
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -139,11 +138,9 @@ class TraceTests(SynchronousTestCase):
         ]
         found = explain(routes, b"x", CLIENT)
         self.assertEqual([its.excluded_by for its in found.routes][1:], ["not_from", "client_cert"])
-        said: Sequence[tuple[Any, str]] = (
-            (Raises(), "ZeroDivisionError: "),
-            (After(1, "match"), "TypeError: 'match' is no Verdict"),
-        )
-        for negated, (bad, error) in itertools.product((False, True), said):
+        said: Any = {Raises(): "ZeroDivisionError: "}
+        said[After(1, "match")] = "TypeError: 'match' is no Verdict"
+        for negated, (bad, error) in itertools.product((False, True), said.items()):
             found = explain([asks("a", Alternative("broken", bad, negated))], b"xx")
             answer = PredicateAnswer(Verdict.NO, 1, 1, error)
             self.assertEqual((found.routes[0].answer, found.decided_at), (answer, 1))

@@ -254,7 +254,8 @@ class AdoptedTest(WorkersTestCase):
         self.assertIn("nothing changed", mux.reload())
         self.assertEqual(len(mux.workers), 2)
         server = self.served()
-        self.assert_gone(old)
+        self.assertEqual(mux.api("upgrade", {})["moved"], 2)
+        self.assert_gone([*old, *mux.switched()])
         self.all_done(mux, [pair, server])
 
     def test_one_is_killed_before(self) -> None:

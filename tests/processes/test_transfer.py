@@ -81,8 +81,7 @@ class OnTheirWayTest(MuxTestCase):
         moved, sockets = connection.suspend()
         offer = partial(channel.ask, messages.ADOPT, seconds=5.0, batch=0)
         ends = [end.fileno() for end in sockets]
-        answer = await offer(connections=packed([moved]), descriptors=ends)
-        self.assertEqual(answer["taken"], [0])
+        self.assertEqual((await offer(connections=packed([moved]), descriptors=ends))["taken"], [0])
         third = given.another()
         adopting = Adopting(lambda _: third)
         end, other = socket.socketpair()
@@ -90,9 +89,11 @@ class OnTheirWayTest(MuxTestCase):
         attach(reactor, adopting.channel, other)
         adopting.open()
         handing_over = Deferred.fromCoroutine(transfer.hand_over([end]))
-        decide = partial(channel.send, messages.GO_ON, batch=0, which=[0], kept=[])
-        reactor.callLater(0.2, decide)
+        may_end = Deferred.fromCoroutine(transfer.until_slots_are_free(0.0))
+        reactor.callLater(0.2, channel.send, messages.GO_ON, batch=0, which=[0], kept=[])
         self.assertEqual(await handing_over, {"moved": 1, "stays": {}})
+        self.assertNoResult(may_end)  # before its supervisor has the answer
+        await may_end
         with self.assertRaisesRegex(ChannelError, "about to end"):
             await offer(connections=packed([]), descriptors=[])
         connection.detach()

@@ -70,7 +70,8 @@ class ConnectionTransfer:
         return bool(self._adopting) and any(taker.passes_on for taker in self._takers)
 
     async def until_slots_are_free(self, seconds: float) -> None:
-        """Wait for the ends of connections that other processes still count, and that went through this one."""
+        """Wait for connections that are handed over, and for the ends of those that other processes still count, and that went through this one."""
+        await self._within(_PATIENCE, lambda: not self._handing_over)
         await self._within(seconds, lambda: not self._passes_slots_on())
 
     async def close(self) -> None:
@@ -158,7 +159,7 @@ class ConnectionTransfer:
             else:
                 for taker in takers:
                     taker.close_when_done()
-            self._changes.check()
+            self._reactor.callLater(0, self._changes.check)  # after the answer
 
     def may_move_later(self, connection: ClientSession) -> bool:
         """Return whether a connection is offered again, which was not taken, or had no server then."""
