@@ -317,7 +317,8 @@ def _live(
 
     def change() -> None:
         nonlocal last
-        service.write(next(version))
+        last = next(version)
+        service.write(last)
         os.kill(child.main(), service.kind.reload)
 
     eventually(lambda: is_version(0), "it serves")

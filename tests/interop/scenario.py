@@ -54,4 +54,5 @@ class ScenarioTestCase(InteropTestCase):
 def _record(line: str) -> Record:
     fields = dict(word.split("=", 1) for word in shlex.split(line))
     names = [name for name in fields if name.startswith("facts.")]
-    return {**fields, "facts": {name.removeprefix("facts."): fields.pop(name) for name in names}}
+    facts = {name.removeprefix("facts."): fields.pop(name) for name in names}
+    return {**fields, "facts": facts}

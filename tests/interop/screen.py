@@ -55,7 +55,8 @@ class Screen:
 
         def is_there() -> bool:
             nonlocal shown
-            return re.search(pattern, self.text, re.MULTILINE) is not None
+            shown = self.text
+            return re.search(pattern, shown, re.MULTILINE) is not None
 
         try:
             eventually(is_there, f"the screen shows {pattern!r}")

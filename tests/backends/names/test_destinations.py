@@ -263,8 +263,8 @@ class DestinationsTest(MuxTestCase):
         self.dns.fail("www.test", SILENCE)
         port = self.by_name()
         clients = [await self.connect(port, hello("www.test")) for _ in range(5)]
-        while self.dns.asked["www.test", dns.A] < 1 or len(self.factory.connections) < 5:
-            await self.turn()
+        its = self.factory.connections
+        await self.until_so(lambda: self.dns.asked["www.test", dns.A] and len(its) == 5)
         await self.turn(20)
         self.assertEqual(self.dns.asked["www.test", dns.A], 1)
         clients[0].reset()
@@ -282,8 +282,7 @@ class DestinationsTest(MuxTestCase):
         self.dns.zone |= {"good.test": a("127.0.0.1"), "other.test": a("127.0.0.1")}
         port = self.by_name()
         await self.connect(port, hello("dead.test"))
-        while not self.dns.asked["dead.test", dns.A]:
-            await self.turn()
+        await self.until_so(lambda: self.dns.asked["dead.test", dns.A])
         await self.connect(port, hello("good.test"))
         other = await connect(self, port, source="127.0.0.2")
         other.send(hello("other.test"))
@@ -295,8 +294,7 @@ class DestinationsTest(MuxTestCase):
     async def test_service_ends_meanwhile(self) -> None:
         self.dns.fail("www.test", SILENCE)
         await self.connect(self.by_name(), hello("www.test"))
-        while self.dns.asked["www.test", dns.A] < 1:
-            await self.turn()
+        await self.until_so(lambda: self.dns.asked["www.test", dns.A])
         self.assertEqual(self.factory.upstreams.all()[0].pool.connections, 1)
 
     def look_up(self, name: str, source: int = 0, *author: int | None) -> Deferred[None]:
@@ -312,6 +310,11 @@ class DestinationsTest(MuxTestCase):
     async def answered(self, *asked: Deferred[None]) -> None:
         while not all(one.called for one in asked):
             await self.turn()
+
+    async def timed_out(self, asked: Deferred[None]) -> None:
+        while not asked.called:
+            self.time.advance(1)
+            await self.turn(5)
 
     async def test_how_long_and_how_many(self) -> None:
         change_constants(self, cache, _MOST_NAMES=2)
@@ -392,9 +395,7 @@ class DestinationsTest(MuxTestCase):
         change_constants(self, cache, _MOST_OF_SOURCE=1, _MOST_QUEUED=2000)
         [silent] = self.silent(1)
         listed = [self.look_up(f"{number}.localhost") for number in range(2000)]
-        while not silent.called:
-            self.time.advance(1)
-            await self.turn(5)
+        await self.timed_out(silent)
         await self.answered(*listed)
 
     async def test_failure_that_took_long_is_kept_for_longer(self) -> None:
@@ -403,9 +404,7 @@ class DestinationsTest(MuxTestCase):
         await self.answered(missing)
         self.time.advance(1)
         self.assertFalse(self.known("nothing.test"))
-        while not silent.called:
-            self.time.advance(1)
-            await self.turn(5)
+        await self.timed_out(silent)
         self.time.advance(4.9)
         self.assertTrue(self.known("0.test"))
         self.time.advance(0.1)
@@ -422,9 +421,7 @@ class DestinationsTest(MuxTestCase):
         left.cancel()
         await self.assertFailure(left, CancelledError)
         self.dns.codes.clear()
-        while not second.called:
-            self.time.advance(1)
-            await self.turn(5)
+        await self.timed_out(second)
         self.assertTrue(first.called)
         self.assertEqual(self.dns.asked["left.test", dns.A], 0)
 
