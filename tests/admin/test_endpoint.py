@@ -47,8 +47,7 @@ class SocketsTest(AdminCase):
     async def test_client_whose_process_has_ended_and_changes_of_the_endpoint(self) -> None:
         await self.start()
         # A client whose process has ended may have connected for a worker.
-        with socket.socket(socket.AF_UNIX) as client:
-            os.waitpid(forked(lambda: client.connect(str(self.socket))), 0)  # noqa: ASYNC222 - it ends at once
+        with self.connected_by_another() as client:
             client.sendall(request("GET", "/api/status"))
             answer = await deferToThread(client.recv, 100)
         self.assertEqual(int(answer.split()[1]), 403)
@@ -76,6 +75,11 @@ class SocketsTest(AdminCase):
         self.assertEqual((await self.running.reload()).errors, ())
         self.assertFalse(other.exists())
         self.assertEqual(self.endpoints.sockets(), {})
+
+    def connected_by_another(self) -> socket.socket:
+        client = socket.socket(socket.AF_UNIX)
+        os.waitpid(forked(lambda: client.connect(str(self.socket))), 0)
+        return client
 
     async def test_client_that_waits_at_a_removed_endpoint(self) -> None:
         """It is answered, though nobody has accepted it before."""
@@ -194,6 +198,13 @@ class AutomaticTest(AdminCase):
         self.assertEqual((await self.running.reload()).changes, "nothing changed")
         self.assertEqual((await self.ask("GET", "/healthz", to=path)).status, 200)
 
+    async def test_own_folder_is_made_for_this_user(self) -> None:
+        self.own.mkdir()
+        await self.auto()
+        self.assertEqual(mode_of(self.own / "txmux"), 0o700)
+        path = self.own / "txmux/edge.rules.sock"
+        self.assertEqual((await self.ask("GET", "/healthz", to=path)).status, 200)
+
     async def test_folder_of_the_system_is_made_by_root(self) -> None:
         self.system.parent.mkdir()
         pretend_user(self, 0)
@@ -203,12 +214,11 @@ class AutomaticTest(AdminCase):
         self.assertEqual((await self.ask("GET", "/healthz", to=path)).status, 200)
 
     async def test_socket_is_beside_other_endpoints(self) -> None:
-        """Those of TCP and of other sockets do not take the commands away. Its folder is made for this user."""
+        """Those of TCP and of other sockets do not take the commands away."""
         self.own.mkdir()
         token = self.folder / "token"
         settings = f"admin = 127.0.0.1:0\n    unix:{self.socket}\nadmin_token = {token}"
         await self.start(settings, resolve_admin_auto=True)
-        self.assertEqual(mode_of(self.own / "txmux"), 0o700)
         path = self.own / "txmux/edge.rules.sock"
         for to in (path, self.socket):
             self.assertEqual((await self.ask("GET", "/api/status", to=to)).status, 200)
