@@ -21,14 +21,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from benchmarks.bench import Figure
-from benchmarks.children import (
-    BenchmarkError,
-    Child,
-    eventually,
-    free_ports,
-    is_listening,
-    process,
-)
+from benchmarks.children import BenchmarkError, Child, eventually, free_ports, is_listening, process
 from benchmarks.measures.latency import percentiles
 from benchmarks.templates import fill
 from benchmarks.tls_clients import client_context

@@ -5,15 +5,7 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
-from tests.interop.conformance import (
-    APP,
-    INFRA,
-    WEB,
-    ConformanceCase,
-    ask,
-    ask_datagram,
-    awaited,
-)
+from tests.interop.conformance import APP, INFRA, WEB, ConformanceCase, ask, ask_datagram, awaited
 
 _GOOD = ("Accepted", "ResolvedRefs")
 _NOT_FOUND = "!ResolvedRefs:BackendNotFound"

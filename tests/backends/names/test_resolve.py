@@ -6,14 +6,7 @@ from twisted.internet.defer import Deferred
 from twisted.names import dns
 
 from tests.backends.names.nameserver import SILENCE, a, aaaa, cname, srv
-from tests.backends.names.resolve_case import (
-    FAR,
-    HOST,
-    SERVICE,
-    CountingPool,
-    NamesCase,
-    service,
-)
+from tests.backends.names.resolve_case import FAR, HOST, SERVICE, CountingPool, NamesCase, service
 from tests.backends.pool.pools import servers
 from tests.support.dialler import played
 from txmux.backends.names.addresses import MOST_ADDRESSES
