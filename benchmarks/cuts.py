@@ -58,12 +58,7 @@ class _Peer:
 
 PEERS = (
     _Peer("txmux", "txmux", "cuts-txmux.ini"),
-    _Peer(
-        "HAProxy that waits by `tcp-request content`",
-        "haproxy-auto",
-        "cuts-haproxy.cfg",
-        _WAIT,
-    ),
+    _Peer("HAProxy that waits by `tcp-request content`", "haproxy-auto", "cuts-haproxy.cfg", _WAIT),
     _Peer("HAProxy without such a rule", "haproxy-auto", "cuts-haproxy.cfg"),
     _Peer("nginx `ssl_preread`", "nginx", "cuts-nginx.conf"),
     _Peer("Envoy `tls_inspector`", "envoy", "cuts-envoy.yaml"),
