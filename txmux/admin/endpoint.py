@@ -204,12 +204,9 @@ class AdminEndpoints:
             site = make_site(setting, self._control, self._reactor.seconds)
             clients = self.clients[key] = AdminClients(site, self._reactor)
         try:
+            poller, duplicate = Poller.for_reactor(self._reactor), opened.dup()
             port = SocketPort(
-                Poller.for_reactor(self._reactor),
-                opened.dup(),
-                clients,
-                batch_size=_AT_ONCE,
-                descriptors=_DESCRIPTORS,
+                poller, duplicate, clients, batch_size=_AT_ONCE, descriptors=_DESCRIPTORS
             )
             port.startListening()
         except OSError as problem:

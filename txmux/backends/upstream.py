@@ -139,12 +139,9 @@ class Upstream:
         self._early: dict[str, str] = {}
         self._by_key: dict[str, Member] | None = None
         self.first_look_ups = first_look_ups
+        report = partial(_report_change, backend.name, tell, checking, may_log)
         self.pool = BackendPool(
-            backend,
-            clock.seconds,
-            partial(_report_change, backend.name, tell, checking, may_log),
-            backend_health=backend_health,
-            counters=counters,
+            backend, clock.seconds, report, backend_health=backend_health, counters=counters
         )
         self._checking, self._may_log = checking, may_log
         self._has_logged_shortage = self._has_logged_limit = False

@@ -538,12 +538,10 @@ class MuxService(Service):
             await self.control.make_room(rules, supervisor.version)
             with _placing(rules):
                 async with supervisor.reading_files:
+                    sockets = self._resources.sockets.prepare(rules.listeners)
+                    owner = account.owner if account else None
                     await supervisor.change(
-                        rules,
-                        self._resources.sockets.prepare(rules.listeners),
-                        account.owner if account else None,
-                        steps,
-                        rules_changed=rules_changed,
+                        rules, sockets, owner, steps, rules_changed=rules_changed
                     )
         except BaseException:
             endpoints.sockets.abandon()

@@ -63,13 +63,9 @@ class Difference:
         backends = {**old.backends, **self.backends}
         for name in self.gone_backends:
             del backends[name]
-        return Rules(
-            self.path,
-            self.settings or old.settings,
-            tuple(spliced(old.listeners, self.listeners)),
-            tuple(spliced(old.routes, self.routes)),
-            backends,
-        )
+        listeners = tuple(spliced(old.listeners, self.listeners))
+        routes = tuple(spliced(old.routes, self.routes))
+        return Rules(self.path, self.settings or old.settings, listeners, routes, backends)
 
 
 def difference(old: Rules, new: Rules) -> Difference:

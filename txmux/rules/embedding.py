@@ -74,13 +74,9 @@ def route(
     if not lines:
         raise MuxError("a route needs a match line, such as 'any'")
     matchers = _matchers()
-    return Route(
-        name or lines[0],
-        tuple(read_alternative(line, matchers) for line in lines),
-        outcome(backend),
-        clients=Clients(_network_set(from_), _network_set(not_from)),
-        log=log,
-    )
+    alternatives = tuple(read_alternative(line, matchers) for line in lines)
+    to, clients = outcome(backend), Clients(_network_set(from_), _network_set(not_from))
+    return Route(name or lines[0], alternatives, to, clients=clients, log=log)
 
 
 def outcome(backend: IProtocolFactory | Outcome | str) -> Outcome:

@@ -286,12 +286,9 @@ def _answer_json(answer: PredicateAnswer | None) -> dict[str, Any]:
 
 def inner_listener(listener: Listener, end: Route) -> Listener:
     """Return a listener for what is inside what a route opens: with that route's destination as default."""
-    return attrs.evolve(
-        listener,
-        first="client",
-        default=end.outcome or listener.default,
-        silent=(Silence(end.outcome, route=None),) if end.outcome else listener.silent,
-    )
+    default = end.outcome or listener.default
+    silent = (Silence(end.outcome, route=None),) if end.outcome else listener.silent
+    return attrs.evolve(listener, first="client", default=default, silent=silent)
 
 
 class Tracer:

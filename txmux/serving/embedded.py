@@ -139,13 +139,9 @@ class EmbeddedService(Service):
             seconds = self._reactor.seconds
             per_source = None if limits is None else PerSource(limits, seconds, table)
             self._sources[listener.name] = per_source or before
-            return Admission(
-                listener,
-                seconds,
-                service=tally(rules.settings.max_connections, ""),
-                listener=tally(listener.max_connections, listener.name),
-                per_source=per_source,
-            )
+            whole = tally(rules.settings.max_connections, "")
+            own = tally(listener.max_connections, listener.name)
+            return Admission(listener, seconds, service=whole, listener=own, per_source=per_source)
 
         return admission
 

@@ -102,12 +102,9 @@ class Serving:
         self._access_log = access_log
         self._closing_logs: set[Deferred[None]] = set()  # of earlier rules
         self._reactor = reactor
+        has_others = shared and rules.settings.workers > 1
         self.runtime = runtime = IORuntime(
-            reactor,
-            rules.settings.relay,
-            loop_detector,
-            shared=shared and rules.settings.workers > 1,
-            counters=counters,
+            reactor, rules.settings.relay, loop_detector, shared=has_others, counters=counters
         )
         self.upstreams = Upstreams(
             reactor,

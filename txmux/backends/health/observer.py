@@ -583,9 +583,7 @@ class ServerObserver:
         watched.awaited -= 1
         is_last = not watched.awaited and result.ok is not None
         if self._watched.get(key) is watched and (result.ok or is_last):
+            now, is_good = self._clock.seconds(), bool(result.ok)
             watched.observation.tried(
-                self._clock.seconds(),
-                ok=bool(result.ok),
-                why=result.why,
-                has_answered=result.has_answered,
+                now, ok=is_good, why=result.why, has_answered=result.has_answered
             )

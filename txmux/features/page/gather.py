@@ -55,9 +55,9 @@ async def gather(control: Control, query: PageQuery, *, is_update: bool = False)
     except FilterError as problem:
         listing = _nothing()
         warnings.append(f"The filter cannot be read: {problem}.")
-    one = _chosen(control, query["connection"])
+    picking = _chosen(control, query["connection"])
     reports, connections, clients, certificates, chosen = await concurrently(
-        control.ask(), listing, list_clients(control), control.certificates(), one
+        control.ask(), listing, list_clients(control), control.certificates(), picking
     )
     index = control.index
     counts = await control.counts(reports)

@@ -350,7 +350,7 @@ class _Drawing:
         is_long = sum(len(backends.get(name, ())) for name in listed) > _MANY_SERVERS
         for name in listed:
             servers = backends.get(name, ())
-            health, detail = healths.get(name, "idle"), how_many([one.health for one in servers])
+            health, detail = healths.get(name, "idle"), how_many([its.health for its in servers])
             boxes[name] = self._box("backend", name, y, _BACKENDS, detail=detail, health=health)
             y += ROW
             if len(servers) > 1 or (servers and servers[0].name != name):

@@ -133,14 +133,9 @@ class Successor(ProcessProtocol):
         except OSError as problem:  # descriptors may have run out
             self.channel.close()
             raise UpgradeError(f"{self._command[0]}: {problem.strerror}") from problem
-        beginning = self.ask_to_work(
-            messages.BEGIN,
-            _READY,
-            descriptors=[_STDERR, *(opened.fileno() for opened in sockets.values())],
-            version=VERSION,
-            sockets=[*sockets],
-            state=state,
-        )
+        values: dict[str, Any] = {"version": VERSION, "sockets": [*sockets], "state": state}
+        given = [_STDERR, *(opened.fileno() for opened in sockets.values())]
+        beginning = self.ask_to_work(messages.BEGIN, _READY, descriptors=given, **values)
         try:
             answer: dict[str, Any] = await beginning
         except ChannelError as problem:

@@ -222,12 +222,9 @@ class WorkerProcess:
             await first_late(partial(check_disks, by_worker=True), rules)
             admission = self._admission(rules)
             account = account_of(rules)
+            owner, may_lack = account.owner if account else None, start.may_lack
             access_log = open_access_log(
-                rules.settings,
-                self._reactor,
-                account.owner if account else None,
-                is_quiet=True,
-                may_lack=start.may_lack,
+                rules.settings, self._reactor, owner, is_quiet=True, may_lack=may_lack
             )
             serving = self._serving = Serving(
                 rules,
