@@ -60,7 +60,7 @@ class CallsTest(MuxTestCase):
     async def test_bounds_with_tls(self) -> None:
         """With TLS that ends here; a client may go without reading the close-notify: nothing is missing, and no stage is made for that."""
         port = self.mux([self.tls.route(), self.tls.inner()])
-        for is_reset, bound in ((False, _as_said(Calls(187, 214))), (True, Calls(196, 224))):
+        for is_reset, bound in ((False, _as_said(Calls(178, 198))), (True, Calls(188, 210))):
 
             async def one() -> None:
                 logged = len(self.records)
