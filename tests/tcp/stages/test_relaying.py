@@ -188,8 +188,10 @@ class RelayedTest(MuxTestCase):
     async def test_factory_works_with_a_server_endpoint(self) -> None:
         self.mux([route("any", "close")])
         port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(self.factory)
+        room = self.factory.runtime.descriptors.room()
         try:
             await self.connect_until_lost(port.getHost().port, b"x")
             await self.logged()
+            self.assertLess(self.factory.runtime.descriptors.room(), room)  # it has counted
         finally:
             await port.stopListening()
