@@ -19,9 +19,11 @@ from txmux.wire.client_hello import ClientHello, parse_client_hello
 
 
 class ShakeTests(SynchronousTestCase):
-    def shake(self, first: ClientHello | None = None) -> ClientShake:
+    def shake(
+        self, first: ClientHello | None = None, alpn: tuple[str, ...] = ("h2", "http/1.1")
+    ) -> ClientShake:
         path = authority().issue("a.example").write(make_folder(self) / "site.pem", key=True)
-        settings = TlsSettings((path,), alpn=("h2", "http/1.1"))
+        settings = TlsSettings((path,), alpn=alpn)
         terminator = TlsTerminator(CertificateStore(settings, Clock().seconds, "site"))
         below, other = socket.socketpair()
         self.addCleanup(below.close)
@@ -29,20 +31,25 @@ class ShakeTests(SynchronousTestCase):
         return terminator.shake(below, first, None, None)
 
     def test_protocol(self) -> None:
-        """Each client has the one that it has offered, and one that has offered none has none."""
-        for offered, agreed in ((["http/1.1"], "http/1.1"), ([], None), (["h2"], "h2")):
+        """Each client has the first one of this side that it has offered; one that has offered none has none, as where there is no key."""
+        both = ("h2", "http/1.1")
+        for alpn, offered, agreed in (
+            (both, ["http/1.1", "h2"], "h2"), (both, ["spdy/3", "http/1.1"], "http/1.1"), (both, [], None),
+            (both, ["h2"], "h2"), ((), ["h2"], None),
+        ):  # fmt: skip
             context = credulous()
             if offered:
                 context.set_alpn_protocols(offered)
             incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
             client = context.wrap_bio(incoming, outgoing)
-            shake, is_done = self.shake(), False
+            shake, is_done = self.shake(alpn=alpn), False
             while not is_done:
                 with contextlib.suppress(ssl.SSLWantReadError):
                     client.do_handshake()
                 is_done = shake.receive(outgoing.read())
                 incoming.write(shake.output)
             self.assertEqual(shake.agreed().facts.get("tls_alpn"), agreed)
+            self.assertEqual(client.selected_alpn_protocol(), agreed)
 
     def test_second_hello(self) -> None:
         """It has to ask for the same as the first, and what comes after it is OpenSSL's affair alone."""

@@ -10,19 +10,6 @@ from txmux.rules.reading.route import allowed_client
 
 
 class AgreementTests(MuxTestCase):
-    async def test_first_alpn_protocol_of_this_side_wins(self) -> None:
-        """Without the key there is none."""
-        both = {"alpn": ("h2", "http/1.1")}
-        for end, offered, agreed in self.anew((
-            (both, ("http/1.1", "h2"), "h2"), (both, ("spdy/3", "http/1.1"), "http/1.1"),
-            (both, (), None), ({}, ("h2",), None),
-        )):  # fmt: skip
-            client = await self.tls.client(self.mux([self.tls.route(**end)]), alpn=offered)
-            self.assertEqual(client.tls.selected_alpn_protocol(), agreed)
-            client.reset()
-            record = await self.logged()
-            self.assertEqual(record.facts.get("tls_alpn"), agreed)
-
     async def test_certificate_follows_the_name(self) -> None:
         """Or the address that the client has come to, if there is one for that."""
         files = tuple(map(self.tls.pem, ("first.example", "*.wild.example", "x.wild.example")))
