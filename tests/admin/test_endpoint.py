@@ -16,6 +16,7 @@ from tests.admin.asking import AdminCase, request
 from tests.support.changes import change_constants, change_environment, pretend_user
 from tests.support.forks import starter
 from tests.support.kit import free_port, make_folder
+from tests.support.limits import lowered
 from tests.support.proc import forked
 from tests.support.supervised import resources_of
 from txmux import MuxService, files, load
@@ -300,12 +301,8 @@ class TokenFileTest(SynchronousTestCase):
 
     def test_no_room(self) -> None:
         """A token for which there is no room leaves no file that the next one would have to be."""
-        before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
-        try:
+        with lowered(resource.RLIMIT_FSIZE, 0):
             problem = self.assertRaises(MuxError, read_token, self.path)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
         self.assertIn("cannot be created: File too large; make room", str(problem))
         self.assertEqual(len(read_token(self.path)), 43)
         folder = self.folder / "missing"  # unreadable file is named with the reason

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.admin.processes import ask, get, post
 from tests.support.kit import RULES, Service, WorkersTestCase, eventually, is_gone
+from tests.support.limits import lowered
 
 
 class ProcessesTest(WorkersTestCase):
@@ -28,20 +29,17 @@ class ProcessesTest(WorkersTestCase):
         mux = self.service()
         get(self.socket, "/readyz")
         most = max(int(file.name) for file in Path(f"/proc/{mux.pid}/fd").iterdir())
-        limits = resource.prlimit(mux.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(mux.pid, resource.RLIMIT_NOFILE, (most + 1, limits[1]))
-        clients = [socket.socket(socket.AF_UNIX) for _ in range(8)]
-        for client in clients:
-            self.addCleanup(client.close)
-            client.connect(str(self.socket))
-        with clients[-1] as client:
+        with lowered(resource.RLIMIT_NOFILE, most + 1, mux.pid):
+            for _ in range(8):
+                client = self.enterContext(socket.socket(socket.AF_UNIX))
+                client.connect(str(self.socket))
             mux.child.wait_for("admin.sock cannot accept: Too many open files; clients wait until")
             with mux.connect() as other:  # whom a worker serves
                 other.sendall(b"x")
                 other.recv(1)
-            resource.prlimit(mux.pid, resource.RLIMIT_NOFILE, limits)
-            client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            self.assertIn(b" 200 ", client.recv(100))
+        client.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        self.assertIn(b" 200 ", client.recv(100))
+        client.close()
         mux.child.wait_for("no client is waiting to be accepted any longer")
         self.assertLess(mux.child.output.count("ould not accept"), 3)
         self.assertNotIn("have changed", mux.child.output)

@@ -3,8 +3,7 @@ import math
 import os
 import resource
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.support.limits import lowered
 from txmux.adopt.receiving import HandedOver, NotGivenError, read, receive
 from txmux.net.sockets.handoff import MOST
 
@@ -36,15 +36,10 @@ def descriptors() -> int:
     return len([*Path("/proc/self/fd").iterdir()])
 
 
-@contextmanager
-def without_descriptors() -> Iterator[None]:
-    free, (soft, hard) = os.dup(0), resource.getrlimit(resource.RLIMIT_NOFILE)
+def without_descriptors() -> AbstractContextManager[None]:
+    free = os.dup(0)
     os.close(free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return lowered(resource.RLIMIT_NOFILE, free)
 
 
 class ReceiveTests(SynchronousTestCase):

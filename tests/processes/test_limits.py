@@ -25,6 +25,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.interop.children import Child
 from tests.support.held import held_by
+from tests.support.limits import lowered
 from txmux.access import across_processes
 from txmux.access.across_processes import SharedLimits
 from txmux.access.admission import Admission, Refused, Tally
@@ -168,12 +169,9 @@ class SharedLimitsTest(SynchronousTestCase):
         """Where there is no room for other rules, all is as before, and they have their room once there is some, also where a worker has made it."""
         keys = "endpoint = 127.0.0.1:0\nmax_connections_per_source = 1\n"
         text = RULES + "".join(f"[listen new{number}]\n{keys}" for number in range(8))
-        before, (soft, hard) = self.limits.layout, resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (before.size, hard))
-        try:
+        before = self.limits.layout
+        with lowered(resource.RLIMIT_FSIZE, before.size):
             self.assertRaises(OSError, self.limits.extend, parse(text, "x"))
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         self.assertEqual(self.limits.layout, before)
         for name, rules, most in (
             ("new0", text, 0),

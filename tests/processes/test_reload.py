@@ -28,6 +28,7 @@ from tests.support.kit import (
     leave_unmeasured,
     make_folder,
 )
+from tests.support.limits import lowered
 from tests.support.proc import halted, named, open_files, workers_of
 
 
@@ -280,13 +281,10 @@ class RoughTest(WorkersTestCase):
             {pid: open_files(pid) for pid in workers_of(supervisor)},
         )
         number = int(mux.output.count("serving with"))
-        limits = resource.prlimit(victim, resource.RLIMIT_NOFILE)
         most = max(int(path.name) for path in Path(f"/proc/{victim}/fd").iterdir())
-        resource.prlimit(victim, resource.RLIMIT_NOFILE, (most, limits[1]))
-
-        self.assertIn("reload failed", mux.reload(leading_to(other), _MORE))
-        mux.child.wait_for("Too many open files")
-        resource.prlimit(victim, resource.RLIMIT_NOFILE, limits)
+        with lowered(resource.RLIMIT_NOFILE, most, victim):
+            self.assertIn("reload failed", mux.reload(leading_to(other), _MORE))
+            mux.child.wait_for("Too many open files")
         for _ in range(9):
             self.relayed(mux, server)
         self.assertEqual(listening_inodes(supervisor), before[0])

@@ -26,6 +26,7 @@ from tests.support.kit import (
     free_port,
     set_limits,
 )
+from tests.support.limits import lowered
 from tests.support.ports import free_ports, stop_listening
 from tests.support.proc import family_of, is_gone, name_of, pids_of, serves
 from txmux.net.sockets.plainsocket import reset_on_close
@@ -501,10 +502,9 @@ class UpgradeCheckTest(WorkersTestCase):
         customize(self, _HALF_INSTALLED.format(gate=str(gate)))
         mux = self.begin(self.relaying(listening), "workers = 2\nrelay = portable")
         pairs = [self.relayed(mux, listening)]
-        before = resource.prlimit(mux.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(mux.pid, resource.RLIMIT_NOFILE, (mux.descriptors() + 15, before[1]))
-        mux.refuse("an upgrade needs 20 more descriptors in this process, which has .*LimitNOFILE=")
-        resource.prlimit(mux.pid, resource.RLIMIT_NOFILE, before)
+        with lowered(resource.RLIMIT_NOFILE, mux.descriptors() + 15, mux.pid):
+            why = "an upgrade needs 20 more descriptors in this process, which has .*LimitNOFILE="
+            mux.refuse(why)
         # After a port that is taken, or a PID file that cannot be written, the old process accepts again, and the next upgrade is one.
         text, taken = mux.file.read_text(), limited.getsockname()[1]
         mux.file.write_text(f"{text}\n[listen other]\nendpoint = 127.0.0.1:{taken}\n")

@@ -21,6 +21,7 @@ from tests.support.kit import (
     make_folder,
     set_limits,
 )
+from tests.support.limits import lowered
 from tests.support.proc import halt, halted, pids_of, starter_of, workers_of
 from txmux.net.sockets.plainsocket import reset_on_close
 
@@ -199,11 +200,10 @@ class MeanwhileTest(WorkersTestCase):
         mux, listening = self.start_relaying("drain_timeout = 10m\nworkers = 2", admin=True)
         pair = self.relayed(mux, listening)
         self.upgrade_until(mux, ready)
-        old, limits = mux.pid, resource.prlimit(mux.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(old, resource.RLIMIT_NOFILE, (3, limits[1]))
-        gate.touch()
-        mux.child.wait_for("upgrade failed, the old process keeps serving: too many open files")
-        resource.prlimit(old, resource.RLIMIT_NOFILE, limits)
+        old, why = mux.pid, "upgrade failed, the old process keeps serving: too many open files"
+        with lowered(resource.RLIMIT_NOFILE, 3, old):
+            gate.touch()
+            mux.child.wait_for(why)
         eventually(lambda: mux.named() == old, "the old process is named")
         mux.pid = old
         mux.child.wait_for(

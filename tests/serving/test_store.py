@@ -293,9 +293,9 @@ class StoreTest(SynchronousTestCase):
         namespace.ip(add.format("its"))
         namespace.ip("link set its up")
         kinds = sorted(key.partition(":")[0] for key in self.store.revive())
-        [of_number] = self.store.unreached()
+        [lost] = self.store.unreached()
         self.assertEqual(kinds, ["tcp", "udp"])
-        self.assertIn("[fe80::1%its]:7003: No such device", of_number)
+        self.assertIn("[fe80::1%its]:7003: No such device", lost)
         after = inodes(self.store.sockets())
         same = [key for key in before if before[key] == after[key]]
         local = [f"tcp:{one}" for one in (ends[1], "[::1%1]:7001", "[fe80::1%same]:7002", number)]

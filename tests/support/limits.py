@@ -1,9 +1,22 @@
 """Limits of this process, and of those that it starts, which a test changes until it ends."""
 
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from unittest import SkipTest
 
 from tests.support.undone import Cleans
+
+
+@contextmanager
+def lowered(what: int, most: int, pid: int = 0) -> Iterator[None]:
+    """Lower a limit of this process, or of another one, for a while."""
+    before = resource.prlimit(pid, what)
+    resource.prlimit(pid, what, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, what, before)
 
 
 def allow_descriptors(test: Cleans, number: int) -> None:

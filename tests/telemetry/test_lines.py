@@ -6,7 +6,7 @@ import resource
 import select
 import socket
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +20,7 @@ from twisted.logger import capturedLogs, eventAsText
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.support.folders import make_folder
+from tests.support.limits import lowered
 from tests.telemetry.test_access_log import a_record
 from txmux.telemetry import lines
 from txmux.telemetry.access_log import FileAccessLog, as_text
@@ -214,15 +215,6 @@ class WriterTest(SynchronousTestCase):
 
     # A file that takes no more: the limit on the size of files stands for a disk that is full.
 
-    @contextlib.contextmanager
-    def full_after(self, size: int) -> Iterator[None]:
-        before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
     def test_no_torn_line_and_one_report_when_mended(self) -> None:
         path = make_folder(self) / "access.log"
         line = as_text(a_record())
@@ -230,7 +222,7 @@ class WriterTest(SynchronousTestCase):
         with capturedLogs() as events:
             log = self.enterContext(closing(FileAccessLog(path)))
             log.write(a_record())
-            with self.full_after(int(2.5 * len(line))):
+            with lowered(resource.RLIMIT_FSIZE, int(2.5 * len(line))):
                 for _ in range(4):
                     log.write(a_record())
                     self.assertTrue(path.read_text().endswith(f"{line}\n"))
@@ -275,7 +267,7 @@ class WriterTest(SynchronousTestCase):
         self.patch(os, "ftruncate", _refuse)
         with path.open("ab", buffering=0) as file:
             writer = self.writer(file.fileno())
-            with self.full_after(3):
+            with lowered(resource.RLIMIT_FSIZE, 3):
                 for line in (b"abcdef\n", b"other\n", b"another\n"):
                     writer.write([line])
                     writer.flush()

@@ -1,11 +1,11 @@
-import contextlib
 import errno
 import json
 import os
 import resource
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support.held import held_by
 from tests.support.kit import change_constants, reactor
+from tests.support.limits import lowered
 from tests.support.messages import made_up
 from txmux.errors import MuxError
 from txmux.net.channel.channel import Channel, ChannelError, PeerGoneError, attach
@@ -372,18 +373,12 @@ class PairTest(TestCase):
             os.close(descriptor)
         return len(descriptors)
 
-    @contextlib.contextmanager
-    def at_most(self, more: int) -> Iterator[None]:
+    def at_most(self, more: int) -> AbstractContextManager[None]:
         # Others may have some in between.
         free = [os.dup(0) for _ in range(more + 1)]
         for probe in free:
             os.close(probe)
-        before = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (free[-1], before[1]))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        return lowered(resource.RLIMIT_NOFILE, free[-1])
 
     async def test_answer_of_a_halted_time(self) -> None:
         """An answer that came while this process was halted is in time, even if the time is over first."""
