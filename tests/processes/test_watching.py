@@ -156,7 +156,9 @@ class RulesWatchTest(SynchronousTestCase):
 
         async def write(function: Any, *arguments: Any) -> Any:
             for file in written:
-                with file.open("a") as it:
+                # In the folder another one each time.
+                one = file / f"{clock.seconds()}.ini" if file == included else file
+                with one.open("a") as it:
                     it.write("# more\n")
             return function(*arguments)
 
@@ -187,6 +189,9 @@ class RulesWatchTest(SynchronousTestCase):
         written.clear()
         self.assertEqual(change(folder / "unused", 5), [2.0])
         self.assertFalse(watch.has_changed)
+        written.append(included)
+        self.assertEqual(change(unit, 20)[0], 9.0)
+        self.assertIn(2.0, change(unit, 5))
         written.append(path)
         self.assertEqual(change(unit, 30), [])
 

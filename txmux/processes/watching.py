@@ -32,7 +32,7 @@ from txmux.telemetry.steps import RecurringSteps
 _UNSEEN = "watch_rules: the user of txmux may not list {folders}, so new files there are read at the next reload: let that user list it, or run txmux reload"
 _NOTICED = 4.0  # seconds between two looks, where changed files are only to be noticed
 _SETTLED = 1.0  # seconds that files must have stayed the same: a program may still be writing them
-_LONGEST = 8.0  # seconds of writing after which a unit stops holding up the changes of others
+_LONGEST = 8.0  # seconds of writing after which units stop holding up the changes of others
 # Begins the name of a file that a unit lacks, in a digest; others are absolute paths.
 _LACKING = "@"
 
@@ -62,6 +62,7 @@ class RulesWatch:
         self._loaded_digest: Mapping[str, str] = {}
         self._last_digest: Mapping[str, str] = {}
         self._writing: Mapping[str, float] = {}  # since when files have changed from look to look
+        self._free_at = reactor.seconds()  # when nothing was last held up
         self._next: Any = None
         self.has_changed = False
         self.looking: Deferred[None] = succeed(None)
@@ -132,9 +133,15 @@ class RulesWatch:
             for name, since in self._writing.items()
             if name not in own and now - since >= _LONGEST
         }
-        self.has_changed = bool(endless)
+        holding = self._writing.keys() - endless
+        if not holding:
+            self._free_at = now
+        # Other files each time come to the same as one that is written all the time.
+        if is_late := now - self._free_at > _LONGEST:
+            holding &= own
+        self.has_changed = bool(endless) or is_late
         # Also recorded for rules with errors, so that these are logged once.
-        if changed - written and self._writing.keys() <= endless and self._reload():
+        if changed - written and not holding and self._reload():
             self._loaded_digest = digest
 
 
