@@ -195,7 +195,7 @@ class Flow:
             and has_known_version(data, size)
         ):
             return False
-        return self._take(data, size, is_home=True, through=None)
+        return self._take(data, size)
 
     def may_open(self, datagram: bytes) -> bool:
         """Return whether a datagram that is not of this connection opens another one."""
@@ -273,7 +273,12 @@ class Flow:
         self._detect()
 
     def _take(
-        self, data: memoryview, size: int, *, is_home: bool, through: VisitSocket | None
+        self,
+        data: memoryview,
+        size: int,
+        *,
+        is_home: bool = True,
+        through: VisitSocket | None = None,
     ) -> bool:
         if self._is_stray and begins_tunnel(data, size):
             self.end(self._rejection_reason if self.state == "closing" else "done")
