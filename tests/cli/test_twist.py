@@ -38,9 +38,13 @@ class OptionsTest(TestCase):
         return caught.exception.code, self.said.getvalue()
 
     def test_wrong_options(self) -> None:
-        for words in ((), ("--demo", "--rules", "x")):
-            with self.assertRaisesRegex(UsageError, "either --rules FILE or --demo"):
-                self.options(*words)
+        either, wrong = "either --rules FILE or --demo", "has no effect with --"
+        for words, message in {
+            "": either, "--demo --rules x": either,
+            "--demo --pidfile x": f"--pidfile {wrong}demo", "--rules x --demo-port 1": f"--demo-port {wrong}rules",
+        }.items():  # fmt: skip
+            with self.assertRaisesRegex(UsageError, message):
+                self.options(*words.split())
         # A file without an option has advice.
         for before in ((), ("run",)):
             with self.assertRaisesRegex(UsageError, r"write: twist txmux --rules rules\.ini$"):

@@ -43,7 +43,7 @@ class Options(usage.Options):
     optParameters = [  # noqa: RUF012 - usage.Options reads it
         ["rules", "r", None, "The rules file."],
         ["pidfile", None, None, "A file for the process ID."],
-        ["demo-port", None, 8443, "The port of the demo; 0 is any that is free.", _port],
+        ["demo-port", None, None, "The demo's port, 8443 by default; 0 is a free one.", _port],
     ]
     optFlags = [  # noqa: RUF012
         ["demo", None, "Run without a rules file, with small backends to try out."]
@@ -68,6 +68,9 @@ class Options(usage.Options):
         import_reactor_without_tls()  # `twist` imports the reactor next
         if bool(self["rules"]) == bool(self["demo"]):
             raise usage.UsageError("give either --rules FILE or --demo")
+        mode, unused = ("demo", "pidfile") if self["demo"] else ("rules", "demo-port")
+        if self[unused] is not None:
+            raise usage.UsageError(f"--{unused} has no effect with --{mode}; leave it out")
         if self["demo"]:
             release_signals()  # it reloads nothing
             return
@@ -152,7 +155,7 @@ def makeService(options: Options) -> IService:
     if options["demo"]:
         from txmux.cli.demo import demo_service  # noqa: PLC0415
 
-        service = demo_service(options["demo-port"])
+        service = demo_service(8443 if options["demo-port"] is None else options["demo-port"])
     else:
         from txmux.processes.service import MuxService  # noqa: PLC0415
 
