@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.children import eventually, free_ports, is_listening
 from benchmarks.quic import initials
 from txmux import route
 from txmux.detection.detector import Detector
@@ -203,23 +204,12 @@ def decisions() -> None:
         print(f"| 100 mixed | {client} | {microseconds(detector, data):.1f} |")
 
 
-def free_port() -> int:
-    """Find a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number: int = probe.getsockname()[1]
-        return number
-
-
 @contextlib.contextmanager
 def running(command: list[str], port: int) -> Iterator[None]:
     """Run a server while something is measured."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        for _ in range(200):
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
-                break
-            time.sleep(0.05)
+        eventually(lambda: is_listening(port), f"{command[0]} listens")
         yield
     finally:
         process.terminate()
@@ -239,13 +229,12 @@ def connection_ms(port: int, data: bytes) -> float:
     return statistics.median(times)
 
 
-def connections(folder: Path) -> None:
+def connections(folder: Path, port: int) -> None:
     """Print what whole connections cost, here and in nginx."""
     print("\n| names | txmux, ms a connection | nginx `map`, ms a connection |\n|---|---|---|")
     nginx = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
     for count in (10, 10_000):
         data = hello(f"x.h{count - 1}.example.com")
-        port = free_port()
         rules = folder / "rules.ini"
         rules.write_text(
             f"[txmux]\naccess_log = off\n[listen x]\nendpoint = 127.0.0.1:{port}\n"
@@ -284,8 +273,8 @@ def main() -> None:
         print(json.dumps(large_figures(chosen.count) if large else mixed_figures()))
         return
     decisions()
-    with tempfile.TemporaryDirectory() as made:
-        connections(Path(made))
+    with tempfile.TemporaryDirectory() as made, free_ports(1) as (port,):
+        connections(Path(made), port)
 
 
 if __name__ == "__main__":
