@@ -137,6 +137,7 @@ class PolledSocketsTest(TestCase):
                 refused = await self.assertFailure(client.connected, ConnectError)
                 self.assertIn(why, str(refused))
             else:
+                self.assertTrue(client.connected.called, "at once")
                 peer = await client.connected
                 await self.factory.peer()
                 await peer.is_lost(peer.reset)
