@@ -204,11 +204,14 @@ def _authority(top: Node, used: list[str], draft: Draft) -> str:
         for name, node in top.get("certificatesResolvers").items()
         if name in used
     ]
+    usable = []
     for name, acme in resolvers:
         if acme.get("dnsChallenge").is_set and not acme.get("tlsChallenge").is_set:
             message = f"certificatesResolvers.{name}: txmux has no dnsChallenge; get its certificates with another client, and name the files in terminate_tls"
             draft.flag(acme.line, message)
-            continue
+        else:
+            usable.append((name, acme))
+    for name, acme in usable[:1]:
         section = draft.section("txmux", line=acme.line)
         server = acme.get("caServer")
         section.add(
@@ -221,12 +224,9 @@ def _authority(top: Node, used: list[str], draft: Draft) -> str:
             section.add("acme_email", acme.get("email").text, acme.get("email").line)
         for authority in acme.get("caCertificates").each()[:1]:
             section.add_path("acme_ca", authority.text, authority.line)
-        for other, node in resolvers:
-            if other != name:
-                draft.flag(
-                    node.line,
-                    f"certificatesResolvers.{other}: is left out; txmux asks one authority",
-                )
+        for other, node in usable[1:]:
+            message = f"certificatesResolvers.{other}: is left out; txmux asks one authority"
+            draft.flag(node.line, message)
         return name
     return ""
 
