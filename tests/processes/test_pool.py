@@ -173,6 +173,9 @@ class HungTest(SynchronousTestCase):
         self.assertFalse(self.replaced(self.second))
         self.assertEqual((self.first.heard, self.second.heard), ([], []))
         self.assertEqual((successor.number, successor.heard), (3, ["start"]))
+        # One that a reload adds has yet to show that workers can serve by its rules.
+        self.pool.add(1)
+        self.assertEqual((successor.has_served, self.pool.added[0].has_served), (True, False))
 
     def test_no_room_for_a_successor(self) -> None:
         """It is killed first, but only while the others serve; adopted ones take no room."""
@@ -316,7 +319,9 @@ class FlowsTest(SynchronousTestCase):
         successor = workers[2]
         successor.ready = True
         self.pool.start_accepting(successor)
+        serving = self.pool.serving()
         successor.answer("accept")
+        self.assertNoResult(serving)  # the other one has not started
         self.assertEqual(self.pool.retiring, [self.first])
         self.assertEqual(self.second.heard[-1], "leave_datagrams")
         self.assertIn("take_datagrams", successor.heard)

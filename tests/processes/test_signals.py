@@ -11,6 +11,7 @@ import weakref
 from typing import Any
 
 import pytest
+from twisted.internet.defer import Deferred
 from twisted.internet.testing import MemoryReactor
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -63,6 +64,13 @@ class StopSignalsTest(SynchronousTestCase):
         signals = self.watch()
         signal.raise_signal(signal.SIGTERM)
         self.assertEqual((heard, signals.is_urgent), ([signal.SIGTERM], True))
+
+    def test_no_grace(self) -> None:
+        """Nothing is waited for where there is none, or a further signal has come."""
+        for seconds, is_urgent in ((0.0, False), (5.0, True)):
+            signals = self.watch()
+            signals.is_urgent = is_urgent
+            self.successResultOf(Deferred.fromCoroutine(signals.wait(seconds)))
 
     def test_reactor_keeps_nothing_of_a_stopped_service(self) -> None:
         signals = StopSignals(reactor)
