@@ -216,6 +216,13 @@ class OpenerTest(SynchronousTestCase):
             with self.assertRaises(OSError) as caught:
                 self.opener.bind(self.helper.place())
             self.assertEqual(caught.exception.errno, errno.EADDRINUSE)
+        # It removes the files of sockets that the rules name, and no others.
+        path = self.folder / "a.sock"
+        self.helper.write(f"unix:{path}")
+        self.opener.bind(self.helper.place()).close()
+        self.assertRaises(PermissionError, self.opener.remove_socket, self.key, (0, 0))
+        self.opener.remove_socket(path, (0, 0))
+        self.assertFalse(path.exists())
 
     def test_changed_rules(self) -> None:
         # Rules that were read for nothing name nothing any more once others are read, and those with errors change nothing.
