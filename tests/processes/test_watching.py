@@ -118,28 +118,37 @@ class RulesWatchTest(SynchronousTestCase):
             self.assertEqual([*rules.files.lacking], [str(folder / name)])
             self.assertTrue(self.is_same(folder, rules))
 
+    def watched(self, path: Path, write: Any) -> tuple[Clock, list[float], RulesWatch]:
+        """Watch rules, and write something before each look; return when they were reloaded, too."""
+        clock, reloads = Clock(), list[float]()
+
+        async def look(function: Any, *arguments: Any) -> Any:
+            write()
+            return function(*arguments)
+
+        def reload() -> bool:
+            reloads.append(clock.seconds())
+            watch.commit(load(path))
+            return True
+
+        self.patch(watching, "in_thread", look)
+        watch = RulesWatch(clock, reload, RecurringSteps())
+        self.addCleanup(watch.stop)
+        watch.commit(load(path))
+        return clock, reloads, watch
+
     def test_file_that_is_written_all_the_time(self) -> None:
         """One that a unit names as its list keeps no change of others from being loaded, and is none itself."""
         folder, path = self.rules("*.conf\nwatch_rules = 1s")
         log = folder / "log"
         (folder / "a.conf").write_text("[listen y]\nendpoint = 127.0.0.1:0\nallow = @log\n")
         log.write_text("worse\n")
-        clock, reloads = Clock(), list[float]()
 
-        async def write(function: Any, *arguments: Any) -> Any:
+        def write() -> None:
             with log.open("a") as file:
                 file.write("worse\n")
-            return function(*arguments)
 
-        self.patch(watching, "in_thread", write)
-
-        def reload() -> bool:
-            reloads.append(clock.seconds())
-            return True
-
-        watch = RulesWatch(clock, reload, RecurringSteps())
-        self.addCleanup(watch.stop)
-        watch.commit(load(path))
+        clock, reloads, _ = self.watched(path, write)
         clock.pump([1.0] * 5)
         self.assertEqual(reloads, [])
         path.write_text(f"{path.read_text()}[backend b]\nserver = 127.0.0.1:1\n")
@@ -151,27 +160,16 @@ class RulesWatchTest(SynchronousTestCase):
         folder, path, included = self.units()
         path.write_text(path.read_text().replace("[listen", "watch_rules = 1s\n[listen"))
         unit, other = included / "a.ini", included / "b.ini"
-        clock, reloads = Clock(), list[float]()
         written: list[Path] = []
 
-        async def write(function: Any, *arguments: Any) -> Any:
+        def write() -> None:
             for file in written:
                 # In the folder another one each time.
                 one = file / f"{clock.seconds()}.ini" if file == included else file
                 with one.open("a") as it:
                     it.write("# more\n")
-            return function(*arguments)
 
-        self.patch(watching, "in_thread", write)
-
-        def reload() -> bool:
-            reloads.append(clock.seconds())
-            watch.commit(load(path))
-            return True
-
-        watch = RulesWatch(clock, reload, RecurringSteps())
-        self.addCleanup(watch.stop)
-        watch.commit(load(path))
+        clock, reloads, watch = self.watched(path, write)
 
         def change(file: Path, seconds: int) -> list[float]:
             reloads.clear()
@@ -237,7 +235,6 @@ class RulesWatchTest(SynchronousTestCase):
         rules = load(path)
         included.chmod(0o311)
         self.addCleanup(included.chmod, 0o755)
-
         self.assertTrue(self.is_same(folder, rules))
         (included / "a.ini").rename(folder / "a.ini")
         self.assertFalse(self.is_same(folder, rules))

@@ -40,8 +40,7 @@ class ConsulTests(AdminCase):
         self.settings = f"consul = {self.consul.url}"
 
     def many(self, first: Instance) -> list[Instance]:
-        others = [Instance(80, f"127.1.{n >> 8}.{n & 255}") for n in range(999)]
-        return [first, *others]
+        return [first, *(Instance(80, f"127.1.{n >> 8}.{n & 255}") for n in range(999))]
 
     async def led(self, factory: PeerFactory) -> tuple[Peer, Peer]:
         count = len(factory.peers)
@@ -54,8 +53,7 @@ class ConsulTests(AdminCase):
     async def listed(self) -> dict[str, Any]:
         [backend] = (await self.get("/api/backends")).json
         [server] = backend["servers"]
-        found: dict[str, Any] = server
-        return found
+        return {**server}
 
     async def addresses(self) -> set[str]:
         return {one["address"] for one in (await self.listed())["addresses"]}

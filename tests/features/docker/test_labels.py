@@ -19,12 +19,9 @@ from txmux.rules.reading.parser import load_draft, parse
 _EXAMPLES = Path(__file__).parents[3] / "examples"
 
 ON_NETWORK = LabelRules(NETWORK)
-RULES = parse("[listen public]\nendpoint = :443\nroutes_from = docker\n", "rules.ini")
-BOTH = parse(
-    "[listen public]\nendpoint = :443\nroutes_from = docker\n"
-    "[listen names]\nendpoint = udp:53\nroutes_from = *\n",
-    "rules.ini",
-)
+_PUBLIC = "[listen public]\nendpoint = :443\nroutes_from = docker\n"
+RULES = parse(_PUBLIC, "rules.ini")
+BOTH = parse(f"{_PUBLIC}[listen names]\nendpoint = udp:53\nroutes_from = *\n", "rules.ini")
 
 
 def container(name: str = "web", _labels: Any = (), **changed: Any) -> Container:

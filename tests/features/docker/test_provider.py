@@ -52,8 +52,7 @@ class ProviderTest(TestCase):
         self.daemon = DockerPlayed(self, self.folder / "docker.sock")
         self.service = ServiceAsked(self.file)
         provided.ask = self.service.ask
-        change_constants(self, provider, _PAUSE=0.05)
-        change_constants(self, provider, _SHORTEST_PAUSE=0.05)
+        change_constants(self, provider, _PAUSE=0.05, _SHORTEST_PAUSE=0.05)
         change_constants(self, sleep, _PAUSE=0.02)
 
     def run_provider(self, *more: str, network: Sequence[str] = ("--network", NETWORK)) -> None:
@@ -292,8 +291,7 @@ class ProviderTest(TestCase):
         self.assertEqual(self.logged().count("cannot listen at /proc/wake.sock: "), 1)
 
     async def test_sleep(self) -> None:
-        web = self.put_sleeper()
-        stop = f"POST /containers/{web}/stop"
+        stop = f"POST /containers/{self.put_sleeper()}/stop"
         for name, busy in (("active", 1), ("held", 1), ("is_away", True), ("is_unknown", True)):
             setattr(self.service, name, busy)
             if name == "active":
