@@ -103,10 +103,8 @@ class CertificateTests(CommandTestCase):
             (authority().issue("b.example", usage=False), "route staff, to 127.0.0.1:2"),
             (authority().issue("b.example", ends=-1, usage=False), "default, to 127.0.0.1:1"),
             (make_authority("Stranger").issue("b.example", usage=False), "default, to 127.0.0.1:1"),
-            ("revoked", "route bad, close"),
-            ("none", "default, to 127.0.0.1:1"),
-            ("", "default, to 127.0.0.1:1"),
-        ):
+            ("revoked", "route bad, close"), ("none", "default, to 127.0.0.1:1"), ("", "default, to 127.0.0.1:1"),
+        ):  # fmt: skip
             what = shown if isinstance(shown, str) else str(shown.write(self.folder / "b.pem"))
             options = ("--client-cert", what) if what else ()
             told = self.explain("--inside", "end", *options, "--text", "x")
@@ -119,6 +117,9 @@ class CertificateTests(CommandTestCase):
             ("--inside end --client-cert x.pem", "cannot read 'x.pem'"),
         ):
             self.assertIn(said, self.unexplained(*line.split(), "--text", "x"))
+        self.rules.write_text(self.text.replace("tls_client = optional\n", ""))
+        error = self.unexplained("--inside", "end", "--client-cert", "none", "--text", "x")
+        self.assertIn("[route end] wants a valid certificate, and this is none", error)
         # A route that asks for none.
         text = self.text.partition("[route bad]")[0].replace("tls_client", "# tls_client")
         self.rules.write_text(text)

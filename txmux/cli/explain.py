@@ -361,22 +361,22 @@ def _listeners_inside(
     ]
     if not reached:
         raise MuxError(f"no client of this listener comes to [route {name}]; leave out --listener")
-    return tuple(reached), end, _certificate(rules, end, certificate or "none")
+    return tuple(reached), end, _certificate(rules, end, certificate)
 
 
-def _certificate(rules: Rules, end: Route, text: str) -> FoundCertificate | None:
+def _certificate(rules: Rules, end: Route, text: str | None) -> FoundCertificate | None:
     """Return the certificate that a client of a route presents; ``None`` if the route requests none."""
     routes = [end]
     for route in routes:
         tls = route.terminate_tls
         if tls is not None and tls.client_ca is not None:
-            shown = _presented_certificate(tls, text)
-            if tls.client == "required" and "any" not in shown.kinds and text != "none":
+            shown = _presented_certificate(tls, text or "none")
+            if tls.client == "required" and "any" not in shown.kinds and text is not None:
                 message = f"--client-cert: the handshake fails, since [route {route.name}] wants a valid certificate, and this is {shown}"
                 raise MuxError(message)
             return shown
         routes += [end for end in rules.routes if end.name in route.under and end not in routes]
-    if text != "none":
+    if text not in {None, "none"}:
         raise MuxError(f"--client-cert: [route {end.name}] asks clients for no certificate")
     return None
 
