@@ -106,17 +106,13 @@ def outcome(backend: IProtocolFactory | Outcome | str) -> Outcome:
 def for_streams(
     routes: Iterable[Any], listener: Listener | str
 ) -> tuple[tuple[Route, ...], Listener]:
-    """Convert what a program has written for clients of TCP, as `from_python` does.
-
-    Raises:
-        TypeError: Something is wrong there, or works only over UDP.
-    """
+    """Convert as `from_python` does; what works only over UDP is a TypeError, too, where clients come by TCP."""
     made, listener = from_python(routes, listener)
     outcomes = [listener.default, *(line.outcome for line in listener.silent)]
     backends = [found for found in outcomes if isinstance(found, Backend)]
     wrong = [route.name for route in made if not route.is_for(Transport.TCP)]
     wrong += [found.name for found in backends if found.transport is not Transport.TCP]
-    if wrong:
+    if wrong and listener.transport is Transport.TCP:
         raise TypeError(f"{wrong[0]!r} works only over UDP, but these clients come by TCP")
     return made, listener
 
