@@ -63,7 +63,7 @@ class SameTest(SynchronousTestCase):
         }
         self.assertEqual(endpoints.SERVER_KEYS, {*outcomes, "server"})
         limits = {name.removeprefix("txmux.") for name in get_args(LimitName)}
-        self.assertEqual(limits - every, {"handshakes"})
+        self.assertEqual(limits - every, {"descriptors", "handshakes"})
 
     def test_names_in_two_places(self) -> None:
         # Some are there twice because one side does not import the other: the command not what reads rules, which takes a while.

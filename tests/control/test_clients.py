@@ -77,8 +77,7 @@ class ClientsTests(SynchronousTestCase):
         for first, do in ((900.0, "txmux ban 192.0.2.1 1h"), (90.0, "connection_rate_per_source")):
             (item,) = flooding({"": 1000.0, "192.0.2.1": first, "192.0.2.2": 1.0})
             self.assertEqual((item.level, item.what), ("warning", "accept"))
-            share = first / 10
-            cause = f"1,000 connections and flows a second, {share:.0f} % from 192.0.2.1"
+            cause = f"1,000 connections and flows a second, {first / 10:.0f} % from 192.0.2.1"
             self.assertEqual(item.cause, cause)
             self.assertTrue(item.do.endswith(f": {do}"), item.do)
 
@@ -86,8 +85,10 @@ class ClientsTests(SynchronousTestCase):
         self.refused.record(("public",))
         self.counts.refused("handshakes")
         self.counts.refused("txmux.max_connections")
-        ends = sorted(item.text.partition(" at ")[2] for item in self.attention())
-        self.assertEqual(ends, ["max_connections of [txmux]", "the limit of TLS handshakes"])
+        self.counts.refused("descriptors")
+        at = {item.text.partition(" at ")[2]: item.do for item in self.attention()}
+        self.assertEqual([*at][:2], ["the limit of TLS handshakes", "max_connections of [txmux]"])
+        self.assertRegex(at["the limit of open files"], "^raise the limit")
         # A proxy in front that sends none has all its clients closed, which is no limit's doing.
         self.setUp()
         self.refused.record(("public",))

@@ -33,9 +33,8 @@ class FlowsDoneTest(TestCase):
         own, far = socket.socketpair()
         told: list[None] = []
         ended: Deferred[None] = Deferred()
-        channel = Channel(
-            {messages.FLOWS_DONE: lambda: told.append(None)}, lambda: ended.callback(None), reactor
-        )
+        handlers: Any = {messages.FLOWS_DONE: lambda: told.append(None)}
+        channel = Channel(handlers, lambda: ended.callback(None), reactor)
         attach(reactor, channel, far)
         channel.send(messages.TAKES, connections=0, reads=True)
         await self.transfer.hand_over([own])

@@ -3,6 +3,7 @@ from tests.support.privileges import require_transparent
 from tests.udp.flow_case import PROXIED, FlowCase
 from tests.udp.test_migration import FIRST, SHORT, WG_ANSWER, WG_DATA, WG_FIRST, answer
 from tests.wire.quic_builder import initial
+from txmux.telemetry.counting.counter_groups import LISTENER
 from txmux.udp import following, migration
 from txmux.wire.proxyprotocol.decode import decode_datagram
 
@@ -64,9 +65,12 @@ class MovingTests(FlowCase):
         for _ in range(10):
             await turn()
             new.say(SHORT + b"lost", port)
+        Talker.listening(self).say(b"a new client", port)
         self.assertEqual(await old.asks(SHORT, port), SHORT)
         self.assertEqual((len({*server.senders}), new.heard), (1, []))
         self.assertGreater(self.datagrams("lost"), 2)
+        refused = LISTENER.names.index("refused descriptors")
+        self.assertEqual(listener.configuration.counts.cells[refused], 1)
 
     async def test_wireguard_client_at_another_address(self) -> None:
         server = Talker.listening(self, answer=lambda data: WG_ANSWER if data == WG_FIRST else data)

@@ -22,6 +22,7 @@ _HEADER = "proxy-header"  # a reason, beside the limits
 _LIMITS = {
     "txmux.max_connections": "max_connections of [txmux]",
     "handshakes": "the limit of TLS handshakes",
+    "descriptors": "the limit of open files",
 }
 
 
@@ -85,6 +86,8 @@ class RefusedClients:
                 continue
             by_source = {key[2]: n for key, n in refusing.items() if key[:2] == (listener, limit)}
             who, do = who_first(by_source, "see who they are: txmux clients")
+            if limit == "descriptors":  # which others may have taken
+                who, do = "", rows.MORE_ROOM
             at = _LIMITS.get(limit, limit)
             row = rows.HEADERS_WRONG if limit == _HEADER else rows.LIMIT_REFUSES
             yield row.item(

@@ -27,7 +27,7 @@ _PLANNED = "it is planned work"
 _ONE_CLIENT = "one client can do that"
 
 # What to do.
-_MORE_ROOM = "raise the limit (LimitNOFILE=, ulimit -n) or set max_connections"
+MORE_ROOM = "raise the limit (LimitNOFILE=, ulimit -n) or set max_connections"
 _MEND = "correct the file, which is read again by itself; txmux check says what is wrong with it"
 _LIMIT = "see who has them: txmux clients; keep one from taking all: max_connections_per_source"
 MORE_QUEUE = "see who they are: txmux clients; add workers, which accept faster, or let more clients wait: sysctl net.core.somaxconn, and a backlog in the endpoint"
@@ -56,13 +56,13 @@ SERVER_DOUBTED = attrs.evolve(
 
 _accept = partial(AttentionRow, what="accept", link="#listeners", subject="{name}", section="listen {name}", runbook="clients-cannot-connect")
 CANNOT_ACCEPT = _accept(
-    level="critical", text="listener {name}: cannot accept", cause="{why}", do=_MORE_ROOM, is_logged=True, sources=_OF_MANY, alerts=["TxmuxCannotAccept"],
+    level="critical", text="listener {name}: cannot accept", cause="{why}", do=MORE_ROOM, is_logged=True, sources=_OF_MANY, alerts=["TxmuxCannotAccept"],
     when="a listener cannot accept: no worker has descriptors or memory for more clients")
 NOT_OPEN = _accept(
     level="critical", text="listener {name}: {why}", do="{do}", sources=NO_SOURCE, alerts=["TxmuxCannotAccept"],
     when="its UNIX socket cannot be reached: another program has put a file in its place, or its folder is gone")
 SOME_CANNOT_ACCEPT = _accept(
-    level="warning", text="listener {name}: one worker cannot accept connections; the others can", cause="{why}", do=_MORE_ROOM, is_logged=True, sources=_FULL, alerts=COMMON,
+    level="warning", text="listener {name}: one worker cannot accept connections; the others can", cause="{why}", do=MORE_ROOM, is_logged=True, sources=_FULL, alerts=COMMON,
     when="some workers cannot accept its clients")
 TAKEN_BY_FEW = _accept(
     level="warning", text="listener {name}: cannot accept", cause="{why}", do=_LIMIT, is_logged=True, sources=_FULL, alerts=COMMON,
@@ -91,7 +91,7 @@ NOT_HANDED_OVER = _handover(
     level="critical", sources="3", when="a server has not taken the [socket](rules.md#sockets-that-are-handed-over) of any of its last clients, of three sources or more; until it takes one, or a minute after the last")
 FEW_NOT_HANDED_OVER = _handover(level="warning", sources="1", when="the same, of one or two sources")
 FEW_DESCRIPTORS = AttentionRow(
-    what="descriptors", level="warning", text="file descriptors are running out: {opened} of {most} are open", do=_MORE_ROOM, subject="share", runbook="clients-cannot-connect",
+    what="descriptors", level="warning", text="file descriptors are running out: {opened} of {most} are open", do=MORE_ROOM, subject="share", runbook="clients-cannot-connect",
     sources=_FULL, when="80 % of the descriptors of a process are open", alerts=["TxmuxDescriptorsShort"])
 
 _worker = partial(AttentionRow, what="workers", link="#workers", runbook="a-worker-was-started-again", sources=FAULT, alerts=COMMON)

@@ -46,9 +46,9 @@ CountedReason = Literal[EndReason, "crashed"]
 
 LimitName = Literal[
     "max_connections", "max_connections_per_source", "max_undecided_per_source", "handshakes", "connection_rate_per_source",
-    "txmux.max_connections", "max_flows", "max_flows_per_source",
+    "txmux.max_connections", "max_flows", "max_flows_per_source", "descriptors",
 ]  # fmt: skip
-"""The limits at which clients are refused, by their keys: the last one is that of ``[txmux]``, the others are a listener's."""
+"""The limits at which clients are refused, by their keys: one is that of ``[txmux]``, most others are a listener's; ``descriptors`` is for flows."""
 
 
 def understood(reason: object) -> EndReason:

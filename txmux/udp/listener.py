@@ -41,6 +41,7 @@ _LIMITS: Mapping[LimitName | None, LimitName] = {
 }
 """Limits whose option has another name for UDP."""
 
+_OF_ALL = frozenset({"max_flows", "descriptors"})  # limits whose refusals are none of a source's
 _LOG_INTERVAL = 60.0  # seconds between two warnings of refused flows
 _MOST_LINES = 1000  # of refused flows in the access log, per interval
 
@@ -177,7 +178,7 @@ class UDPListener(ActiveListener):
         is_full = FLOWS.count >= self._most if most is None else 0 < most <= self.live.table.count
         if (is_full or not self._descriptors.room()) and not self._make_room(most):
             admission.leave(permit)
-            raise Refused("limit", "max_flows")
+            raise Refused("limit", "max_flows" if self._descriptors.room() else "descriptors")
         return permit
 
     def _make_room(self, most: int | None) -> bool:
@@ -265,7 +266,7 @@ class Refusals:
             configuration.counts.refused(limit)
         why = limit or ("no PROXY header" if reason == "proxy-header" else "allow, deny or a ban")
         self.add(configuration, why, 1, f", the last one from {client.host}")
-        return limit != "max_flows" and self._is_first_of_source(client)
+        return limit not in _OF_ALL and self._is_first_of_source(client)
 
     def add(
         self, configuration: Configuration, why: str, count: int, last_client: str = ""

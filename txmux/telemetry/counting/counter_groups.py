@@ -92,7 +92,7 @@ class ListenerTotals(Totals, kind="listener"):
         label="way", chosen=lambda by_word: by_word if any(by_word.values()) else ())
     refused = CounterByWord(
         get_args(LimitName), "limit_refused_total", "Clients that were not let in, by the limit.",
-        "The listener's key; `txmux.max_connections` is that of `[txmux]`.", label="limit")
+        "The listener's key; `txmux.max_connections` is that of `[txmux]`; `handshakes` and `descriptors` are those of the process.", label="limit")
     detect = Histogram(_MILLISECONDS, "detect_seconds", "Time from accept to the decision.", "Buckets are from 1 ms to 10 s.", base=1000)
     detect_bytes = Histogram(
         tuple(2**power for power in range(16)), "detect_bytes", "Bytes that clients had sent when they were decided.", "Buckets are from 1 to 32 Ki.", cell="bytes", is_of_all=True)
