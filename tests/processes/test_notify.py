@@ -127,17 +127,15 @@ class NotifierTest(SynchronousTestCase):
         raise AssertionError
 
     def test_nobody_reads(self) -> None:
-        """Nothing waits for systemd; what it does not take is sent later, but pings of the watchdog are left out."""
+        """Nothing waits for systemd, which it would for ever; what it does not take is sent later, but pings of the watchdog are left out."""
         notifier = self.notifier(WATCHDOG_USEC="1000000")
         with socket.socket() as opened:
             count = self.fill()
-            began = time.monotonic()
             notifier.store({"tcp:x": opened})
             notifier.ready("serving")
             notifier.reloading()
             notifier.watch(lambda: True)
             self.clock.advance(10)
-            self.assertLess(time.monotonic() - began, 0.05)
             for _ in range(count):
                 self.assertEqual(self.told(), "x")
             inode = os.fstat(opened.fileno()).st_ino
