@@ -77,14 +77,10 @@ class AgreedTLS:
         clients: ClientVerification | None = connection.get_context().get_app_data()
         if clients is None:
             return agreed
-        verified, distrusted = clients.client_certificate(connection, end.distrusted)
+        found, distrusted = clients.client_certificate(connection, end.distrusted)
         shown = connection.get_peer_certificate() if distrusted is None else None
-        return attrs.evolve(
-            agreed,
-            certificate=readable(shown) if shown is not None else None,
-            found=verified,
-            distrusted=distrusted,
-        )
+        certificate = None if shown is None else readable(shown)
+        return attrs.evolve(agreed, certificate=certificate, found=found, distrusted=distrusted)
 
     @property
     def common_name(self) -> str | None:

@@ -13,9 +13,7 @@ from txmux.net.sockets.plainsocket import IPPROTO_MPTCP
 
 _PERIOD = 60.0  # seconds for which an overflow is reported
 _MEMINFO, _DROPS = 55, struct.Struct("9I")  # SO_MEMINFO; the last one is SK_MEMINFO_DROPS
-_QUEUE = struct.Struct(
-    "24x2I"
-)  # tcpi_unacked and tcpi_sacked, which are this of a listening socket
+_QUEUE = struct.Struct("24x2I")  # tcpi_unacked and tcpi_sacked: this, of a listening socket
 _NETSTAT = Path("/proc/net/netstat")
 
 

@@ -122,9 +122,7 @@ class TlsEnd:
 
     def release_buffers(self) -> None:
         """Free the memory that the handshake took between the socket and OpenSSL, which never shrinks."""
-        if (
-            not self._is_drained
-        ):  # else what has come is in OpenSSL, and what it sends is taken at once
+        if not self._is_drained:  # what has come would be lost; what goes out has gone
             return
         into, out = _lib.BIO_new(_lib.BIO_s_mem()), _lib.BIO_new(_lib.BIO_s_mem())
         if into and out:
