@@ -15,7 +15,6 @@ SAMPLES = (
 FETCH = pkt_line(b"git-upload-pack /team/project.git\0host=Git.Example.com.:9418\0\0version=2\0")
 PATH_END = FETCH.index(b"\0") + 1
 HOST_END = FETCH.index(b"\0\0") + 1
-
 DECIDED_AT = (20, 20, 21, 23)
 MATCHED = ((b"1FFFgit-upload-pack /", 20),)
 REFUSED = (

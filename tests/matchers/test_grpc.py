@@ -2,7 +2,6 @@ from tests.wire import http2_builder as h2
 from txmux.wire.http2_opening import OPENING_LIMIT, PREFACE
 
 SAMPLES = (h2.NODE, h2.GRPC_PYTHON)
-
 POST = ((":method", "POST"), (":scheme", "http"), (":path", "/pkg.Service/Call"))
 
 

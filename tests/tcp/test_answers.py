@@ -15,7 +15,6 @@ from txmux.wire.http2_opening import PREFACE
 _MAKERS = [named(stage.maker) for stage in STAGES["route"]]
 NOTHING = RejectionAnswer(b"", complete=True)
 NOT_YET = RejectionAnswer(b"", complete=False)
-
 HELLO = records(client_hello(server_name("a.example"), versions(0x0304)))
 ALERT = bytes.fromhex("15 0303 0002 0270")
 GET = b"GET / HTTP/1.1\r\n"

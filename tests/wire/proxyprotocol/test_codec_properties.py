@@ -25,7 +25,6 @@ IPV4 = st.builds(Address, st.ip_addresses(v=4), PORTS)
 IPV6 = st.builds(Address, st.ip_addresses(v=6), PORTS)
 MAPPED = IPV4.map(Address.as_ipv6)
 ANY = st.none() | IPV4 | IPV6 | MAPPED
-
 TYPES = st.integers(0, 255).filter(lambda kind: kind not in {TlvType.CRC32C, TlvType.UNIQUE_ID})
 TLVS = st.lists(
     st.builds(Tlv, TYPES, st.binary(max_size=40))

@@ -15,7 +15,6 @@ SOURCE = address("192.168.0.1", 56324)
 DESTINATION = address("192.168.0.11", 443)
 SOURCE6 = address("2001:db8::1", 56324)
 DESTINATION6 = address("2001:db8::11", 443)
-
 IPV4 = ProxyHeader.between(SOURCE, DESTINATION)
 IPV6 = ProxyHeader.between(SOURCE6, DESTINATION6)
 UNKNOWN = ProxyHeader()
