@@ -13,7 +13,7 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import capturedLogs, formatEvent
 
 from tests.support.kit import RULES, SupervisedTestCase, WorkersTestCase, eventually, set_limits
-from tests.support.proc import halt, has_connection, is_gone
+from tests.support.proc import halt, halted, has_connection, is_gone
 from tests.support.supervised import channel_of
 from txmux.net.channel.channel import ChannelError
 from txmux.net.channel.message import Message
@@ -285,7 +285,13 @@ class HangTest(WorkersTestCase):
             if goes_on:
                 os.kill(first, signal.SIGCONT)
             self.assertIn("1 route changed (one)", mux.reloaded(before))
-            if goes_on:  # the next one waits for it, as for any other
+            if goes_on:
+                its = "'generation': 2"
+                eventually(lambda: str(mux.api("status")["workers"]).count(its) == 2, "it has them")  # noqa: B023
+                with halted([second]), mux.connect() as client:  # it still accepts clients
+                    client.sendall(b"x")
+                    self.assertEqual(client.recv(1), b"")
+                # The next one waits for it, as for any other.
                 mux.reload(("match = tls", "match = ssh"))
             self.assertEqual(mux.output.count("worker 1 is halted"), 1)
             eventually(lambda: len(mux.workers) == 2, "there are two")  # noqa: B023
