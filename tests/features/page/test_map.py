@@ -86,10 +86,13 @@ class MapTests(SynchronousTestCase):
         drawn = draw({"public": "up"}, routes, _SERVERS, chosen="chosen")
         self.assertEqual({box.health for box in drawn.boxes if box.kind == "folded"}, {"down"})
         self.assertIn("chosen", [box.name for box in drawn.boxes])
-        servers = [MapServer(str(n), "down" if n < 8 else "up") for n in range(30)]
-        drawn = draw({"public": "up"}, [MapRoute("r", backend="web")], {"web": servers})
-        shown = [(box.name, box.health) for box in drawn.boxes if box.of]
-        self.assertEqual(shown, [*[(str(n), "down") for n in range(6)], ("2 more", "down")])
+        six = [(str(n), "down") for n in range(6)]
+        for count, down, shown in (
+            (30, 8, [*six, ("2 more", "down")]), (25, 6, six), (24, 6, [*six, ("18 more", "idle")]),
+        ):  # fmt: skip
+            servers = [MapServer(str(n), "down" if n < down else "up") for n in range(count)]
+            drawn = draw({"public": "up"}, [MapRoute("r", backend="web")], {"web": servers})
+            self.assertEqual([(box.name, box.health) for box in drawn.boxes if box.of], shown)
 
     @given(st.lists(_ROUTES, max_size=60, unique_by=lambda route: route.name), st.booleans())
     def test_boxes_are_inside_and_apart(self, routes: list[MapRoute], everything: bool) -> None:  # noqa: FBT001
