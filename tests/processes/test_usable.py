@@ -54,21 +54,22 @@ class FileTests(SynchronousTestCase):
     def reported(self, problems: Any) -> list[str]:
         return [str(problem).replace(f"{self.folder}/", "") for problem in problems]
 
-    def found(self, rules: Rules) -> tuple[list[Problem], list[Problem]]:
+    def found(self, rules: Rules | str) -> tuple[list[Problem], list[Problem]]:
         """Return errors and warnings."""
+        if isinstance(rules, str):
+            rules = parse(rules, self.folder / "rules.ini")
         problems = unusable(rules)
         wrong = [problem for problem in problems if not problem.warning]
         return wrong, [problem for problem in problems if problem.warning]
 
     def test_endpoints(self) -> None:
-        rules = parse(
+        wrong, _ = self.found(
             f"[listen a]\nendpoint = ssl:1:{self.folder}/good.pem\n"
             f"  ssl:2:privateKey={self.folder}/bare.pem\n"
-            f"  ssl:3:privateKey={self.folder}/empty.pem:certKey={self.folder}/bare.pem\n",
-            self.folder / "rules.ini",
+            f"  ssl:3:privateKey={self.folder}/empty.pem:certKey={self.folder}/bare.pem\n"
         )
         self.assertEqual(
-            self.reported(self.found(rules)[0]),
+            self.reported(wrong),
             [
                 f"rules.ini:3: [listen a] endpoint: 'bare.pem': no private key in it; {_PAIR}",
                 f"rules.ini:4: [listen a] endpoint: 'bare.pem' and 'empty.pem': no private key in it; {_PAIR}",
@@ -81,13 +82,12 @@ class FileTests(SynchronousTestCase):
         (self.folder / "whole.pem").write_bytes((self.folder / "good.pem").read_bytes())
         chain = f"ssl:1:privateKey={self.folder}/whole.pem:extraCertChain={self.folder}/damaged.pem"
         server = f"ssl:a.example:443:certKey={self.folder}/damaged.pem"
-        rules = parse(
+        wrong, _ = self.found(
             f"[listen a]\nendpoint = {chain}\ndefault = {server}\n"
             f"[route a]\nmatch = ssh\nbackend = {server}\n"
-            f"[route b]\nmatch = tls\nbackend = b\n[backend b]\nserver = 127.0.0.1:2\n  {server}\n",
-            self.folder / "rules.ini",
+            f"[route b]\nmatch = tls\nbackend = b\n[backend b]\nserver = 127.0.0.1:2\n  {server}\n"
         )
-        told = [line.split(": ")[1:3] for line in self.reported(self.found(rules)[0])]
+        told = [line.split(": ")[1:3] for line in self.reported(wrong)]
         self.assertEqual(
             [place[0].partition(":")[0] for place in told],
             [
@@ -100,7 +100,7 @@ class FileTests(SynchronousTestCase):
         # What needs a capability that the user of the rules does not have is wrong on every machine.
         other = next(one.pw_name for one in pwd.getpwall() if one.pw_uid not in {0, os.geteuid()})
         text = f"[txmux]\nuser = {other}\n[listen a]\nendpoint = 127.0.0.1:1\ndefault = b\n[backend b]\nserver = 127.0.0.1:2\nsource = client\n"
-        wrong, _ = self.found(parse(text, self.folder / "rules.ini"))
+        wrong, _ = self.found(text)
         self.assertIn("[backend b] source: client needs the capability", self.reported(wrong)[0])
 
     def test_certificates_that_end(self) -> None:
@@ -108,15 +108,13 @@ class FileTests(SynchronousTestCase):
             identity = authority().issue(f"{name}.example", ends=days)
             identity.write(self.folder / f"{name}.pem", key=name != "client")
             (self.folder / f"{name}.key").write_bytes(identity.key_pem())
-        rules = parse(
+        wrong, warned = self.found(
             f"[listen a]\nendpoint = 127.0.0.1:1\n  ssl:2:{self.folder}/late.pem\n"
             f"  ssl:3:privateKey={self.folder}/old.pem\n"
             "[route a]\nmatch = tls\nterminate_tls = soon.pem, late.pem,\n  old.pem\nbackend = web\n"
             "[backend web]\nserver = a.example:443\ntls = yes\n"
-            "tls_client_certificate = client.key, client.pem\n",
-            self.folder / "rules.ini",
+            "tls_client_certificate = client.key, client.pem\n"
         )
-        wrong, warned = self.found(rules)
         self.assertEqual(wrong, [])
         now = datetime.now(UTC)
         old, soon, client = (f"{now + timedelta(days=days):%Y-%m-%d}" for days in (-1.5, 3.5, 0.5))
@@ -145,15 +143,13 @@ class FileTests(SynchronousTestCase):
             }  # fmt: skip
             for name, content in parts.items():
                 (self.folder / name).write_bytes(content)
-            rules = parse(
+            wrong, warned = self.found(
                 f"[listen a]\nendpoint = ssl:3:privateKey={self.folder}/chain.pem\n"
                 "[route a]\nmatch = tls\nterminate_tls = leaf.pem, chain.pem\ntls_client_ca = ca.pem\n"
                 "tls_client_crl = list.pem\nbackend = web\n[backend web]\nserver = a.example:443\ntls = yes\n"
                 "tls_ca = alone.pem\ntls_client_certificate = client.pem\n"
-                "[route b]\nmatch = ssh\nbackend = old\n[backend old]\nserver = a.example:443\ntls = yes\ntls_ca = ca.pem\n",
-                self.folder / "rules.ini",
+                "[route b]\nmatch = ssh\nbackend = old\n[backend old]\nserver = a.example:443\ntls = yes\ntls_ca = ca.pem\n"
             )
-            wrong, warned = self.found(rules)
             self.assertEqual(wrong, [])
             text += "\n".join(re.sub(r", on .*| on .*", "", line) for line in self.reported(warned))
             text += "\n"
