@@ -228,17 +228,17 @@ class PassedOnTest(MuxTestCase):
         await self.assert_ended(client, reason="done")
 
     async def test_each_side_may_leave_before_the_answer(self) -> None:
-        rows = (
-            (lambda c, _: c.transport.abortConnection(), "client-reset"), (lambda c, _: c.finish(), "done"),
-            (lambda _, s: s.close(), "done"), (lambda _, s: s.transport.abortConnection(), "server-reset"),
-        )  # fmt: skip
-        for leave, reason in self.anew(rows):
-            client, server = await self.both(self.names(), hello())
+        """The other one hears of an end."""
+        for who, does, reason in self.anew((
+            (0, Peer.reset, "client-reset"), (0, Peer.finish, "done"), (1, Peer.close, "done"),
+            (1, Peer.finish, "done"), (1, Peer.reset, "server-reset"),
+        )):  # fmt: skip
+            both = await self.both(self.names(), hello())
             await self.turn(3)
-            leave(client, server)
+            does(both[who])
             if reason == "done":
-                await self.turn(3)
-                close(client, server)
+                await both[1 - who].has_all()
+                close(*both)
             record = await self.logged()
             self.assertEqual((record.reason, len(self.factory.connections)), (reason, 0))
 
