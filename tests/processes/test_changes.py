@@ -219,6 +219,7 @@ class ChangesTest(WorkersTestCase):
         mux.api(f"backends/drained/servers/127.0.0.1:{self.one}", {"state": "drain"})
         mux.api("listeners/shut", {"accepting": False})
         mux.api("bans", {"network": "127.0.0.9", "seconds": 3600})
+        [self.ban] = mux.api("bans")
         eventually(lambda: len(mux.api("recent")) == 3, "what has ended is listed")
         self.ended = {row["id"] for row in mux.api("recent")}
         eventually(lambda: self.held_clients() == 2, "they wait")
@@ -240,16 +241,13 @@ class ChangesTest(WorkersTestCase):
             self.assertIn(told["listener"], ("plain", "few", "datagrams"))
         self.over(*self.relay("plain"))
         self.assertEqual(mux.take_one("plain")["reason"], "done")
-        for listener, reason in (
-            ("few", "limit"),
-            ("rated", "limit"),
-            ("drained", "no-server"),
-            ("pool", "done"),
-        ):
+        expected = {"few": "limit", "rated": "limit", "drained": "no-server", "pool": "done"}
+        for listener, reason in expected.items():
             line = self.visit(listener)
             self.assertEqual((line["reason"], "tried" in line["facts"]), (reason, False), listener)
         self.assertEqual(mux.output.count(f"127.0.0.1:{self.dead} is down"), 1)
         self.assertEqual(self.visit("plain", "127.0.0.9")["reason"], "denied")
+        self.assertAlmostEqual(mux.api("bans")[0]["until"], self.ban["until"], places=1)
         status = mux.api("status")
         self.assertEqual(status["generation"], self.version)
         shut = [row["name"] for row in status["listeners"] if not row["accepting"]]

@@ -7,6 +7,7 @@ version can add some, and processes of different versions understand each other.
 section      contents
 ===========  ================================================================================================
 version      of the format; it changes only if ignoring what is unknown is not enough
+at           when it was collected, by the monotonic clock, which the times of bans and overrides are relative to
 rules        the version of the rules, and the last reload: see `txmux.processes.upgrade.upgrades`
 servers      the health of each server: see `txmux.backends.upstreams.Upstreams.as_json`
 observed     servers that are failing or silent: see `txmux.backends.health.observer.ServerObserver.as_json`

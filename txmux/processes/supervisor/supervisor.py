@@ -318,6 +318,7 @@ class Supervisor:
         return {
             **self._shared_state(servers, now),
             "version": VERSION,
+            "at": now,
             "sources": buckets_of(self.limits.sources(self._reactor.seconds)),
             "names": self._names.as_json(),
             "found_at": self._names.found_at(now),
@@ -336,7 +337,8 @@ class Supervisor:
 
     def restore(self, state: TransferState) -> None:
         """Apply the state of another process, here and in all workers."""
-        servers, now = state.get("servers", ()), time.monotonic()
+        # The clock of all processes: ends are those that they were, however long this one took to start.
+        servers, now = state.get("servers", ()), state.get("at", time.monotonic())
         if "wanted" in state:
             self.state.apply_overrides(Overrides.read(state["wanted"], now))
         self.state.lists.feed(state.get("networks", {}))
