@@ -192,15 +192,15 @@ def _network_set(
     if not isinstance(networks, Iterable):
         raise TypeError(f"{made!r} is not networks; write them as ['10.0.0.0/8', '192.0.2.1']")
     some = [networks] if isinstance(networks, NetworkSet) else networks
-    return (Senders if known is NetworkSet else known)(_sender(one, word) for one in some)
+    return (Senders if known is NetworkSet else known)(_sender(its, word) for its in some)
 
 
-def _sender(one: Any, word: Enum) -> Any:
-    if isinstance(one, str):
-        return word if one == word.value else network(one)
-    if not isinstance(one, (IPv4Network, IPv6Network, NetworkSet, DynamicNetworks, type(word))):
-        raise TypeError(f"{one!r} is not a network; write it as '10.0.0.0/8'")
-    return one
+def _sender(its: Any, word: Enum) -> Any:
+    if isinstance(its, str):
+        return word if its == word.value else network(its)
+    if not isinstance(its, (IPv4Network, IPv6Network, NetworkSet, DynamicNetworks, type(word))):
+        raise TypeError(f"{its!r} is not a network; write it as '10.0.0.0/8'")
+    return its
 
 
 def _ready(found: Any) -> Outcome:

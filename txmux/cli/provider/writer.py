@@ -125,7 +125,7 @@ class ProviderWriter:
     def _report_source(self) -> None:
         """Tell the service why its file is not as it should be, if so."""
         lost, postponed = self._last.get("lost"), self._last.get("postponed")
-        if not self._is_over:  # nobody would release the lock
+        if not self._is_over:  # the lock would stay
             why = lost or (f"not written: {postponed}" if postponed else self._failing)
             self._state.report(why)
 

@@ -175,7 +175,7 @@ class Follower:
         if self._has_looked:
             done.addTimeout(_MOMENT, self._reactor, lambda *_: None)
         await done
-        for late in [one for one in asked if not one.called]:
+        for late in [question for question in asked if not question.called]:
             late.addCallback(self._signal)
         self._has_looked = True
         self._write()
@@ -217,8 +217,8 @@ class Follower:
         drained = self._stopping.keys() | self._sleepers.drained
         objects, routes = read_labels(containers, self._settings, rules, drained)
         self._sleepers.routes = routes
-        unreadable = self._unreadable({one.unit for one in objects})
-        return sorted([*objects, *unreadable], key=lambda one: one.unit)
+        unreadable = self._unreadable({made.unit for made in objects})
+        return sorted([*objects, *unreadable], key=lambda made: made.unit)
 
     def _unreadable(self, others: Collection[str]) -> Iterator[ProvidedObject]:
         """Yield those that cannot be inspected. What the file has of them stays until they could be for the first time."""

@@ -108,7 +108,7 @@ class TlsEnd:
             if _lib.SSL_get_error(self._ssl, result) != _lib.SSL_ERROR_WANT_READ:
                 self.connection._raise_ssl_error(self._ssl, result)
             return False
-        # OpenSSL takes no more than the record it reads out of what has come: if nothing is left there, there is nothing to read.
+        # OpenSSL takes out of what has come only the record that it reads: if nothing is left there, there is nothing to read.
         self._is_drained = not _lib.BIO_get_mem_data(self.incoming_bio, _START)
         return True
 
