@@ -113,7 +113,7 @@ class FailureTests(NamesCase):
         """For whatever reason, which is logged once."""
         pool = await self.start()
         given, answered = pool.given, f"the name server {self.server.shown} answered"
-        warning = f"warn: cannot find the addresses of {HOST}, keeping the 1 known ones; "
+        warning = f"warn: cannot find the addresses of {HOST}, keeping the known one; "
         for zone, code, why in (
             ({}, dns.ESERVER, [f"{answered} SERVFAIL"]),
             ({}, dns.OK, ["there is no such name, or it has no address"]),
@@ -193,7 +193,7 @@ class FailureTests(NamesCase):
         await self.until(lambda: not self.lookup.open)
         self.assertEqual(self.texts(pool), [])
         (first, last) = self.said()
-        self.assertIn("keeping the 1 known ones; there is no such name", first)
+        self.assertIn("keeping the known one; there is no such name", first)
         self.assertIn("dropping the known ones, which are 12 s old; there is no such name", last)
 
     async def test_never_found(self) -> None:

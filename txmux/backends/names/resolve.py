@@ -371,7 +371,8 @@ class _LookedUpName:
             return f"dropping the known ones, which are {age:.0f} s old"
         count = len(self.addresses)
         none = "none is known yet" if age is None else "none is known"
-        return f"keeping the {count} known ones" if count else none
+        known = "the known one" if count == 1 else f"the {count} known ones"
+        return f"keeping {known}" if count else none
 
     def _bounded(self, seconds: float) -> float:
         return max(_SHORTEST, min(seconds, self._resolve.interval))
