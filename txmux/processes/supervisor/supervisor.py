@@ -338,20 +338,20 @@ class Supervisor:
     def restore(self, state: TransferState) -> None:
         """Apply the state of another process, here and in all workers."""
         # The clock of all processes: ends are those that they were, however long this one took to start.
-        servers, now = state.get("servers", ()), state.get("at", time.monotonic())
+        servers, at = state.get("servers", ()), state.get("at", time.monotonic())
         if "wanted" in state:
-            self.state.apply_overrides(Overrides.read(state["wanted"], now))
+            self.state.apply_overrides(Overrides.read(state["wanted"], at))
         self.state.lists.feed(state.get("networks", {}))
         self.state.upstreams.restore(found_by_checks(servers), knew="servers" in state)
         self.state.observer.restore(state.get("observed", ()))
         self._names.take_results(state.get("names", {}))
-        self._names.take_found_at(state.get("found_at", {}), now)
+        self._names.take_found_at(state.get("found_at", {}), time.monotonic())
         self.state.upstreams.server_starter.restore(state.get("woken", {}))
         self._removed.rows = [*state.get("removed", self._removed.rows)]
         self._removed.commit(self._rules)
         self.state.recent.restore(state.get("recent", self.state.recent.state()))
         self.state.add_ended_workers(state.get("ended", ()))
-        rows = rows_of(self.state.bans.restore(state.get("bans", {}), now))
+        rows = rows_of(self.state.bans.restore(state.get("bans", {}), at))
         if self._is_started:
             self.pool.send_to_all(messages.RECALL, state=self._shared_state(servers))
             self.pool.send_to_all(messages.BAN, rows=rows)
