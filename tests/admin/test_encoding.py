@@ -15,7 +15,7 @@ class EncodingTest(AdminCase):
     async def of(self, path: str, *tags: str) -> Told:
         return await self.ask("GET", path, {"If-None-Match": ", ".join(tags), **GZIP})
 
-    async def test_short_answers_and_streams_are_not(self) -> None:
+    async def test_short_answers_and_streams_are_not_nor_is_what_a_client_has(self) -> None:
         await self.start()
         short = await self.ask("GET", "/healthz", GZIP)
         self.assertEqual((short.json, short.headers["vary"]), ({"ok": True}, "Accept-Encoding"))
