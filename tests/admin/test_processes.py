@@ -25,7 +25,7 @@ class ProcessesTest(WorkersTestCase):
         )
 
     def test_descriptors_run_out(self) -> None:
-        """Clients wait in the queue until there are some; meanwhile, the log is not filled with that."""
+        """Clients wait in the queue until there are some; meanwhile, the log is not filled with that. Afterwards, the endpoint may move."""
         mux = self.service()
         get(self.socket, "/readyz")
         most = max(int(file.name) for file in Path(f"/proc/{mux.pid}/fd").iterdir())

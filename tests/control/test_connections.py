@@ -38,7 +38,7 @@ def each_pause(do: Callable[[int], object]) -> Iterator[None]:
 @for_each("relay", ("auto", "portable"))
 class ConnectionListTest(SupervisedTestCase):
     async def test_state_bytes_and_known_fields(self) -> None:
-        """Of one that is undecided, and of one that is relayed, with the bytes that were peeked at, also by its ID while it lives."""
+        """Of one that is undecided, and of one that is relayed, with the bytes that were peeked at, also by its ID while it lives; then of many, by pages."""
         port = await self.live.begin()
         await self.live.client(port, b"SSH")
         while not (row := (await self.live.listed(1))[0])["bytes_in"]:
