@@ -82,11 +82,11 @@ class EndsHereTest(MuxTestCase):
 
     async def test_a_ticket_of_another_name(self) -> None:
         """A session is resumed only for the name that it was made for (RFC 6066, section 3), else the client gets what its hello asks for, with a whole handshake."""
-        end = self.tls.route(files=(self.tls.pem("a.test", "vip.test"),))
+        end = self.tls.route(files=(self.tls.pem("a.test", "vip.test"),), alpn=("x", "y"))
         inner = self.tls.inner()
         everywhere = self.mux([end, inner])
         for version in self.anew((ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)):
-            context = client_context(self.tls.ca)
+            context = client_context(self.tls.ca, alpn=("y",))
             context.maximum_version = context.minimum_version = version
             first = await self.connected(everywhere, SecurePeer((context, "vip.test")))
             for name, is_resumed in (("a.test", False), ("vip.test", True)):
@@ -97,7 +97,8 @@ class EndsHereTest(MuxTestCase):
                 self.records.clear()
                 peer.reset()
                 record = await self.logged()
-                self.assertEqual(record.facts["sni"], name)
+                found = record.facts["sni"], record.facts["tls_alpn"]
+                self.assertEqual(found, (name, "y"))
             first.reset()
             await self.until_logged(2)
 
