@@ -192,6 +192,12 @@ class RulesWatchTest(SynchronousTestCase):
         self.assertIn(2.0, change(unit, 5))
         written.append(path)
         self.assertEqual(change(unit, 30), [])
+        written.clear()
+        path.write_text(path.read_text().replace("watch_rules = 1s", "watch_rules = 30s"))
+        clock.pump([1.0] * 5)
+        unit.write_text("# a change that is seen at the next look, and read at the one after it\n")
+        clock.advance(30.0)
+        self.assertFalse(watch.has_changed)
 
     def test_links_that_are_not_followed(self) -> None:
         """A unit that becomes a link to the rules or to another unit is reloaded once, and means what it means at a start."""

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class RulesWatch:
         self._loaded_digest: Mapping[str, str] = {}
         self._last_digest: Mapping[str, str] = {}
         self._writing: Mapping[str, float] = {}  # since when files have changed from look to look
-        self._free_at = reactor.seconds()  # when nothing was last held up
+        self._held_since = inf  # when files began to hold up changes, be they others at each look
         self._next: Any = None
         self.has_changed = False
         self.looking: Deferred[None] = succeed(None)
@@ -134,10 +135,9 @@ class RulesWatch:
             if name not in own and now - since >= _LONGEST
         }
         holding = self._writing.keys() - endless
-        if not holding:
-            self._free_at = now
+        self._held_since = min(self._held_since, now) if holding else inf
         # Other files each time come to the same as one that is written all the time.
-        if is_late := now - self._free_at > _LONGEST:
+        if is_late := now - self._held_since >= _LONGEST:
             holding &= own
         self.has_changed = bool(endless) or is_late
         # Also recorded for rules with errors, so that these are logged once.
