@@ -164,6 +164,12 @@ class ProviderTest(TestCase):
         self.run_provider()
         await self.written("[route api0]", gone="[route api1]")
         self.assertRegex(self.text(), r"(?s)\[route api0\].*\[route web\]")  # by their names
+        self.daemon.remove(web)
+        await self.written("[route api0]", gone="[route web]")
+        self.daemon.unclear[web] = why
+        for name in ("web", "api3"):
+            self.daemon.put(inspected(name, LABELS))
+        await self.written("[route api3]", gone="[route web]")
         self.daemon.unclear.clear()
         for one in (strange, odd, other):
             self.daemon.remove(one["Id"])

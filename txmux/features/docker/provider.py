@@ -221,14 +221,16 @@ class Follower:
         return sorted([*objects, *unreadable], key=lambda made: made.unit)
 
     def _unreadable(self, others: Collection[str]) -> Iterator[ProvidedObject]:
-        """Yield those that cannot be inspected. What the file has of them stays until they could be for the first time."""
+        """Yield those that cannot be inspected. What the file had of them at the start stays until another of the name could be."""
         new = {unit_of(name) for key, (name, _) in self._unread.items() if key not in self._known}
         kept = set()
-        for unit in self._before.keys() - others:
+        for unit, text in [*self._before.items()]:
             its = new.intersection(accumulate(unit.split("."), "{}.{}".format))
-            kept |= its
-            if its:
-                yield ProvidedObject(f"unit {unit}", self._before[unit], unit=unit)
+            if its and unit not in others:
+                kept |= its
+                yield ProvidedObject(f"unit {unit}", text, unit=unit)
+            else:  # its address may be another's when one of this name comes again
+                del self._before[unit]
         for key, (name, why) in self._unread.items():
             title = f"container {name}"
             if key in self._known or unit_of(name) in kept:
