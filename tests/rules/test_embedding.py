@@ -103,6 +103,7 @@ class RouteTest(SynchronousTestCase):
 
     def test_anything_else_is_an_error_at_once(self) -> None:
         nowhere = Backend("b", _any(("nowhere",)))
+        other = Backend("b", _any(("h:1",)), fallback=_any("udp:h:1"))
         rows: tuple[tuple[str, Any, Any], ...] = (
             ("Listener(detect_timeout='soon'): 'soon' is not a duration", [], {"detect_timeout": "soon"}),
             ("Listener(detect_timeout=[]): write seconds, or a text such as '5s'", [], {"detect_timeout": []}),
@@ -114,6 +115,7 @@ class RouteTest(SynchronousTestCase):
             ("5 is not networks", [], {"accept_proxy_from": 5}), ("'nowhere' has no port", [("ssh", nowhere)], {}),
             ("'10.0.0.0/8' does not say which clients", [], {"clients": "10.0.0.0/8"}), ("'quic' works only over UDP", [("quic", "h:1")], {}),
             ("'dns' works only over UDP", [("dns", "udp:h:1")], {}), ("'udp:h:1' works only over UDP", [], {"silent": "udp:h:1"}),
+            ("'udp:h:1' works only over UDP", [("ssh", other)], {}), ("'unix' is not a network", [], {"clients": Clients(_any(["unix"]))}),
         )  # fmt: skip
         for told, routes, values in rows:
             with self.assertRaises(TypeError) as caught:

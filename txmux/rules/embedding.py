@@ -37,6 +37,7 @@ from txmux.rules.model import (
     Rules,
     Server,
     ServerTLS,
+    backends_of,
 )
 from txmux.rules.model.networks import DynamicNetworks, Senders, UnixClients
 from txmux.rules.problems import InvalidValueError
@@ -109,9 +110,9 @@ def for_streams(
     """Convert as `from_python` does; what works only over UDP is a TypeError, too, where clients come by TCP."""
     made, listener = from_python(routes, listener)
     outcomes = [listener.default, *(line.outcome for line in listener.silent)]
-    backends = [found for found in outcomes if isinstance(found, Backend)]
+    outcomes += [route.outcome for route in made if route.outcome is not None]
     wrong = [route.name for route in made if not route.is_for(Transport.TCP)]
-    wrong += [found.name for found in backends if found.transport is not Transport.TCP]
+    wrong += [its.name for its in backends_of(outcomes) if its.transport is not Transport.TCP]
     if wrong and listener.transport is Transport.TCP:
         raise TypeError(f"{wrong[0]!r} works only over UDP, but these clients come by TCP")
     return made, listener
@@ -140,7 +141,7 @@ def from_python(
             default=_ready(listener.default),
             silent=tuple(lines),
             clients=_clients(listener.clients),
-            accept_proxy_from=_network_set(listener.accept_proxy_from),
+            accept_proxy_from=_network_set(listener.accept_proxy_from, Senders, UnixClients.UNIX),
         )
         return tuple(map(_route, routes)), listener
     except (MuxError, InvalidValueError) as error:
@@ -182,23 +183,23 @@ def _clients(made: Any) -> Clients:
     return Clients(allowed, excluded)
 
 
-def _network_set(
-    made: Any, known: type[NetworkSet] = NetworkSet, word: Enum = UnixClients.UNIX
-) -> Any:
-    """Convert texts, which no address would ever be found in; `unix` is clients of UNIX sockets, for `Reachable` `public` the Internet."""
+def _network_set(made: Any, known: type[NetworkSet] = NetworkSet, word: Enum | None = None) -> Any:
+    """Convert texts, which no address would ever be found in; `Senders` and `Reachable` have a word, too."""
     if made is None or isinstance(made, known):
         return made
     networks = map(str.strip, made.split(",")) if isinstance(made, str) else made
     if not isinstance(networks, Iterable):
         raise TypeError(f"{made!r} is not networks; write them as ['10.0.0.0/8', '192.0.2.1']")
     some = [networks] if isinstance(networks, NetworkSet) else networks
-    return (Senders if known is NetworkSet else known)(_sender(its, word) for its in some)
+    return known(_sender(its, word) for its in some)
 
 
-def _sender(its: Any, word: Enum) -> Any:
+def _sender(its: Any, word: Enum | None) -> Any:
+    if word is not None and its in (word, word.value):
+        return word
     if isinstance(its, str):
-        return word if its == word.value else network(its)
-    if not isinstance(its, (IPv4Network, IPv6Network, NetworkSet, DynamicNetworks, type(word))):
+        return network(its)
+    if not isinstance(its, (IPv4Network, IPv6Network, NetworkSet, DynamicNetworks)):
         raise TypeError(f"{its!r} is not a network; write it as '10.0.0.0/8'")
     return its
 
