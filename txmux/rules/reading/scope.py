@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -124,9 +125,9 @@ class Scope:
         raise InvalidValueError(f"[listen {name}] has another owner; name one of yours")
 
     def _pasteable(self, unit: str, names: list[str], fits: Fits) -> str:
-        some = names[:_MOST_NAMED]
-        over = self.transports_of(unit, (*some,))
-        return ", ".join([name for name, its in zip(some, over, strict=True) if fits(its)] or some)
+        over = zip(names, self.transports_of(unit, (*names,)), strict=True)
+        fitting = (name for name, transport in over if fits(transport))
+        return ", ".join([*islice(fitting, _MOST_NAMED)] or names[:_MOST_NAMED])
 
     def _none(self, unit: str) -> str:
         return (
