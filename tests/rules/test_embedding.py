@@ -121,6 +121,9 @@ class RouteTest(SynchronousTestCase):
             with self.assertRaises(TypeError) as caught:
                 MuxFactory(routes, Listener("a", **values))
             self.assertIn(told, str(caught.exception))
+        for value in ({"default": "udp:h:1"}, {"endpoints": ("udp:1",), "default": "h:1"}):
+            with self.assertRaisesRegex(TypeError, "works only over (UDP|TCP), but its clients"):
+                self.settings(**value)
 
     def test_listeners_and_backends(self) -> None:
         """Each value is read as in a rules file, or refused with what is right."""

@@ -37,7 +37,6 @@ from txmux.rules.model import (
     Rules,
     Server,
     ServerTLS,
-    backends_of,
 )
 from txmux.rules.model.networks import DynamicNetworks, Senders, UnixClients
 from txmux.rules.problems import InvalidValueError
@@ -109,10 +108,7 @@ def for_streams(
 ) -> tuple[tuple[Route, ...], Listener]:
     """Convert as `from_python` does; what works only over UDP is a TypeError, too, where clients come by TCP."""
     made, listener = from_python(routes, listener)
-    outcomes = [listener.default, *(line.outcome for line in listener.silent)]
-    outcomes += [route.outcome for route in made if route.outcome is not None]
     wrong = [route.name for route in made if not route.is_for(Transport.TCP)]
-    wrong += [its.name for its in backends_of(outcomes) if its.transport is not Transport.TCP]
     if wrong and listener.transport is Transport.TCP:
         raise TypeError(f"{wrong[0]!r} works only over UDP, but these clients come by TCP")
     return made, listener
@@ -132,10 +128,10 @@ def from_python(
         if not isinstance(listener, Listener):
             raise TypeError(f"{listener!r} is not a listener; write Listener('NAME')")
         listener = _with_values(listener, LISTENER_KEYS, _USUAL_LISTENER)
-        lines = (
+        lines = [
             attrs.evolve(line, outcome=_ready(line.outcome), clients=_clients(line.clients))
             for line in listener.silent
-        )
+        ]
         listener = attrs.evolve(
             listener,
             default=_ready(listener.default),
@@ -143,6 +139,7 @@ def from_python(
             clients=_clients(listener.clients),
             accept_proxy_from=_network_set(listener.accept_proxy_from, Senders, UnixClients.UNIX),
         )
+        _check_transport(listener.transport, listener.default, *(its.outcome for its in lines))
         return tuple(map(_route, routes)), listener
     except (MuxError, InvalidValueError) as error:
         raise TypeError(str(error)) from None
@@ -221,9 +218,17 @@ def _ready_backend(found: Backend) -> Backend:
     ready = _with_values(found, BACKEND_KEYS, _USUAL_BACKEND)
     made = (found.servers,) if isinstance(found.servers, (str, Server)) else found.servers
     servers, fallback = tuple(map(_server, made)), _ready(ready.fallback)
-    if servers == found.servers and fallback is ready.fallback:
-        return ready
-    return attrs.evolve(ready, servers=servers, fallback=fallback)
+    if servers != found.servers or fallback is not ready.fallback:
+        ready = attrs.evolve(ready, servers=servers, fallback=fallback)
+    _check_transport(ready.transport, fallback)
+    return ready
+
+
+def _check_transport(transport: Transport, *outcomes: Outcome) -> None:
+    for its in outcomes:
+        if isinstance(its, Backend) and its.transport is not transport:
+            only, other = its.transport.name, transport.name
+            raise TypeError(f"{its.name!r} works only over {only}, but its clients come by {other}")
 
 
 def _server(made: Any) -> Server:
