@@ -21,13 +21,7 @@ from txmux.backends.connect.client import ProxyClient
 from txmux.backends.pool.member import Member
 from txmux.backends.upstream import Destination, Upstream
 from txmux.client.configuration import CompiledRoute, RuleLayer
-from txmux.client.session import (
-    count_bytes,
-    new_id,
-    record_decision,
-    record_end,
-    record_multipath,
-)
+from txmux.client.session import count_bytes, new_id, record_decision, record_end, record_multipath
 from txmux.net.addresses import address_in, ip_address_of, text_of, twisted_address
 from txmux.net.relay.interface import MARGIN, RelayedBytes
 from txmux.net.relay.kernel import FULL
@@ -41,12 +35,7 @@ from txmux.tcp.fast_path import DONT_WAIT, ROUNDING, FastPath
 from txmux.tcp.moving import MovedConnection, SlotRelease, Sockets, StayReason, accepted_at
 from txmux.tcp.stage import CANNOT_MOVE, Client, Stage, Step, count_asked, send
 from txmux.tcp.stages import peeking
-from txmux.tcp.stages.connecting import (
-    asked_before,
-    has_unread_hello,
-    lacks_hello,
-    refuse_unread,
-)
+from txmux.tcp.stages.connecting import asked_before, has_unread_hello, lacks_hello, refuse_unread
 from txmux.tcp.stages.reading_proxy_header import is_sender
 from txmux.tcp.stages.relaying import Relaying, end_after_reset, release
 from txmux.tcp.stages.turning_away import answers_of

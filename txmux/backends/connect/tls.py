@@ -29,11 +29,7 @@ from txmux.net.relay.transport_end import TransportEnd
 from txmux.net.sockets.poller import Poller
 from txmux.net.sockets.transport import SocketTransport
 from txmux.net.tls.end import TlsEnd, TlsTransport
-from txmux.net.tls.errors import (
-    CLIENT_CERTIFICATE,
-    UNKNOWN_AUTHORITY,
-    HandshakeError,
-)
+from txmux.net.tls.errors import CLIENT_CERTIFICATE, UNKNOWN_AUTHORITY, HandshakeError
 from txmux.net.tls.pem import read_authorities, read_identity, validity_of
 from txmux.net.tls.verification import ClientTLS, WrongNameError
 from txmux.rules.model import ServerTLS

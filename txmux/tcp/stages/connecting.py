@@ -26,13 +26,7 @@ from txmux.classes import define
 from txmux.net.addresses import text_of
 from txmux.net.relay.interface import MARGIN, RelayState, SideState, Timeouts
 from txmux.net.relay.peers import NO_RECEIVER
-from txmux.net.sockets.client import (
-    OWN_PEER,
-    UNDER_WAY,
-    Binding,
-    is_own_peer,
-    start_connecting,
-)
+from txmux.net.sockets.client import OWN_PEER, UNDER_WAY, Binding, is_own_peer, start_connecting
 from txmux.net.sockets.plainsocket import reset_on_close
 from txmux.net.sockets.poller import READ, WRITE
 from txmux.net.sockets.transport import CLOSED, SocketTransport, address_of
