@@ -174,7 +174,10 @@ class GatewayTests(TestCase):
         end = self.run_provider()
         await self.written("tcp_shop_db")
         self.assertEqual([*filter(is_file, self.text().split("\n"))], before)
-        self.assertRegex(self.failing(), "^(secrets|configmaps ca) of namespace shop, ")
+        denied = {
+            f"{name} of namespace shop" for name in ("secrets", "configmaps ca", "configmaps more")
+        }
+        await self.until(lambda: {*self.failing().partition(": ")[0].split(", ")} == denied)
         await end()
         for path in (self.folder / "gateway.certificates").iterdir():
             path.unlink()
