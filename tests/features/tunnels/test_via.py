@@ -20,6 +20,8 @@ from tests.support.server_sockets import ServerSockets
 from txmux.backends.connect.client import ProxyClientFactory
 from txmux.backends.connect.dial import reason_of
 from txmux.backends.connect.socket_plan import ServerSocketPlan
+from txmux.backends.health.checking import CheckResult, CheckRun
+from txmux.backends.health.probes import probe
 from txmux.backends.names.cache import KnownName, NameCache
 from txmux.backends.names.destinations import ClientTarget, Denial, Destinations
 from txmux.backends.pool.member import Member
@@ -27,7 +29,7 @@ from txmux.backends.pool.pool import BackendPool
 from txmux.features.tunnels.dialler import ProxyDialler
 from txmux.features.tunnels.via import Via, proxy
 from txmux.rules.embedding import from_python, route
-from txmux.rules.model import Backend, Server
+from txmux.rules.model import Backend, Check, Server
 from txmux.rules.reading.endpoints import server
 
 SOCKS = (b"\5\1\0", b"\5\0"), (b"\5\1\0\3\ndb.example\x15\x38", b"\5\0\0\1" + bytes(6))
@@ -228,6 +230,12 @@ class DestinationsTest(SynchronousTestCase):
         self.assertEqual(tried, ["10.0.0.1 4", "10.0.0.2 4", "10.0.0.2 4"])
         why = "the proxy http://proxy.test:3128: "
         self.assertEqual(failed, [f"{why}refused", f"{why}its name has no address"])
+        results: list[CheckResult] = []
+        check = CheckRun(clock, probe(Check("tcp"), "web.test", 80, tls=False), 1.0, results.append)
+        dial = attrs.evolve(played(lambda *_, **__: lambda: None, clock), proxy=made)
+        check.start(dial, server("web.test:80"))
+        clock.advance(1)
+        self.assertEqual(results, [CheckResult(ok=False, why=f"{why}timed out after 1 s")])
 
     def test_text_is_not_ignored_and_is_read_again(self) -> None:
         """What else could be a text, and is none here, would connect without the proxy."""

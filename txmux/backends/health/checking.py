@@ -162,7 +162,8 @@ class CheckRun:
         self._report_unhealthy(f"{why}: {self._missing()}" if self.received else why)
 
     def _timeout_text(self) -> str:
-        return f"timed out after {self._timeout:g} s"
+        through = self._factory.awaited.partition(" through ")[2]
+        return f"{f'the proxy {through}: ' * bool(through)}timed out after {self._timeout:g} s"
 
     def _missing(self, where: str = "") -> str:
         if not self.received:
