@@ -7,9 +7,11 @@ from typing import Any
 from twisted.internet.task import deferLater
 from twisted.logger import capturedLogs
 
+from tests.support.changes import change_constants
 from tests.support.kit import SupervisedTestCase, connect, halted, reactor
 from tests.support.supervised import channel_of
 from txmux.access.dynamic_networks import dynamic_networks_of, pack
+from txmux.control import connections
 from txmux.control.broadcast import ANSWER_TIMEOUT
 from txmux.control.connections import end_connections, find_connection, list_connections
 from txmux.control.filters import EVERY, Filters, Page
@@ -29,6 +31,8 @@ class WorkersTest(SupervisedTestCase):
             paged += [row["id"] for row in page]
             first = Page(3, paged[-1])
         self.assertEqual((paged, len(set(whole))), (whole, len(clients)))
+        change_constants(self, connections, _ROWS_AT_ONCE=1)
+        self.assertEqual([row["id"] for row in await list_connections(control)], whole)
         (row,) = await find_connection(self.running.control, whole[-1])
         self.assertEqual(row["id"], whole[-1])
         rows = await self.live.listed(len(clients))  # close in any worker
