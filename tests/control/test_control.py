@@ -130,6 +130,15 @@ class SteeringTest(SupervisedTestCase):
         await undecided.is_lost()
         await self.until(lambda: "reason=no-server" in self.log.read_text())
 
+    async def test_counters_of_removed_routes_make_room_for_those_of_others(self) -> None:
+        await self.begin()
+        counts = []
+        with capturedLogs():
+            for number in range(9):
+                await self.change(self.text().replace("route ssh", f"route ssh{number}"))
+                counts.append(len(self.running.control.counters.layout.places))
+        self.assertEqual(counts[4:], 5 * [counts[4]])
+
     async def test_drained_server_is_checked_but_not_in_maintenance(self) -> None:
         await self.begin("check = tcp interval=2s\n")
         checks: dict[ServerState, bool] = {"drain": True, "maintenance": False, "ready": True}
