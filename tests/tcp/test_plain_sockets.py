@@ -246,7 +246,8 @@ class _World:
         self.ended: list[Any] = []
         factory: Any = self.factory
         self._closed, factory.closed = factory.closed, self._note_end
-        with socket.create_server(("127.0.0.1", 0)) as opened:
+        # At 127.0.0.1, who tries again to reach another test's server that has gone would come here.
+        with socket.create_server(("127.0.78.1", 0)) as opened:
             set_options(opened, _MUX_OPTIONS)
             self.port: Any = self.factory.listen(opened)
             self.where = opened.getsockname()
