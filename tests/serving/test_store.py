@@ -2,6 +2,8 @@ import contextlib
 import errno
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from unittest import SkipTest
 
@@ -27,6 +29,18 @@ def inodes(sockets: Mapping[str, socket.socket]) -> dict[str, int]:
 def is_refused(name: object) -> bool:
     with socket.socket() as client:
         return bool(client.connect_ex(name))  # type: ignore[arg-type]
+
+
+_WITH_PASSED = """
+from twisted.internet import reactor
+from txmux import Listener
+from txmux.serving.store import ListeningSockets
+mine, its, other = [Listener("x", (f"{end}",)) for end in 2 * ["systemd:domain=INET:index=0"] + ["127.0.0.1:0"]]
+store = ListeningSockets(reactor)
+store.open([mine])
+print(*(one.getblocking() for one in store.sockets().values()))
+print(*([problem.message for problem in store.unavailable([one], [mine])] for one in (its, other)))
+"""
 
 
 class StoreTest(SynchronousTestCase):
@@ -338,6 +352,19 @@ class StoreTest(SynchronousTestCase):
         self.store.give_up(tcp.key)
         self.store.give_up(tcp.key)
         self.assertTrue(is_refused(("127.0.0.1", port)))
+
+    def test_socket_of_systemd_that_the_operator_has(self) -> None:
+        """No other owner gets it, and a client that has gone again blocks nobody."""
+        with socket.create_server(("127.0.0.1", 0)) as passed:
+            number = passed.fileno()
+            script = f'exec 3<&{number}; LISTEN_FDS=1 LISTEN_FDNAMES=a LISTEN_PID=$$ exec "$@"'
+            words = ["bash", "-c", script, "bash", sys.executable, "-c", _WITH_PASSED]
+            done = subprocess.run(
+                words, check=False, capture_output=True, text=True, pass_fds=[number]
+            )
+        self.assertRegex(
+            done.stdout, r"False\n\['.* named twice: remove one'\] \[\]\n", done.stderr
+        )
 
     def test_datagrams_stay_with_their_flows(self) -> None:
         udp, tcp = self.listener("udp:127.0.0.1:0"), self.listener("127.0.0.1:0")
