@@ -186,6 +186,15 @@ class InFlightTest(WorkersTestCase):
         mux.stop()
         self.assertNotRegex(mux.output, "cannot be started|before it had served|ended")
 
+    def test_many_backends_whose_clients_count(self) -> None:
+        sites = range(1, 4000)
+        rules = "".join(
+            f"[route {number}]\nmatch = tls sni={number}.example\nbackend = 127.0.0.2:{number}\n"
+            for number in sites
+        )
+        mux = self.upgrading(f"[listen x]\nendpoint = 127.0.0.1:0\n{rules}", "drain_timeout = 1s")
+        mux.upgrade()
+
     def test_of_a_server_while_a_worker_serves_again(self) -> None:
         """A connection that went to another worker still counts here when this one serves again, since clients may wait here for its place."""
         listening = self.backend()

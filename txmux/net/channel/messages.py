@@ -301,7 +301,7 @@ _to_successor = between("old supervisor", "new supervisor")
 BEGIN = _to_successor(
     "begin", "the listening sockets by their keys, and the state so far; answered when the new process could serve",
     version=NUMBER, sockets=_NAMES, state=_OBJECT, answer=_OBJECT, descriptors=_SOCKETS,
-    longest=_WHOLE)
+    longest=_WHOLE, longest_answer=_LARGE)
 _COUNTERS = {"layouts": _OBJECTS, "past": _LIST, "all": _LIST, "format": _NAME, "pid": NUMBER}
 COUNT_ON = _to_successor(
     "count_on", "the memory of the counters; sent before `serve`",
