@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from functools import partial
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -8,9 +9,29 @@ from twisted.internet.protocol import ServerFactory
 from twisted.trial.unittest import SynchronousTestCase
 
 import txmux
-from txmux import Backend, Listener, MuxError, MuxFactory, Refusal, Server, outcome, route
+from txmux import (
+    Backend,
+    EmbeddedService,
+    Listener,
+    MuxError,
+    MuxFactory,
+    MuxService,
+    Refusal,
+    Server,
+    outcome,
+    route,
+)
 from txmux.rules.embedding import from_python
-from txmux.rules.model import Check, Clients, Ejection, InProcess, Keepalive, ServerTLS
+from txmux.rules.model import (
+    Check,
+    Clients,
+    Ejection,
+    InProcess,
+    Keepalive,
+    Rules,
+    ServerTLS,
+    Settings,
+)
 from txmux.rules.model.listener import Rate, Silence
 from txmux.rules.model.networks import Public, Reachable, Senders
 
@@ -125,21 +146,47 @@ class RouteTest(SynchronousTestCase):
             with self.assertRaisesRegex(TypeError, "works only over (UDP|TCP), but its clients"):
                 self.settings(**value)
 
+    def test_whole_rules(self) -> None:
+        """A route for none of the listeners is refused, and so is what is no rules."""
+        listeners = (Listener("web", ("tcp:0",)), Listener("udp", ("udp:0",)))
+        routes = (route("quic", "udp:h:1"), route("ssh", "h:1"), route("any", "close"))
+        rules = Rules(Path("rules"), Settings(), listeners, routes)
+        for value in ("5s", 5, 0):
+            made = EmbeddedService(attrs.evolve(rules, settings=Settings(drain_timeout=_any(value))))  # fmt: skip
+            self.assertEqual(made.rules.settings.drain_timeout, 0 if value == 0 else 5)
+        for log in (Path("a.log"), None, "stdout"):
+            EmbeddedService(attrs.evolve(rules, settings=Settings(access_log=_any(log))))
+        for told, values in (
+            ("'quic' works only over UDP, but these clients", {"listeners": listeners[:1]}),
+            ("'ssh' works only over TCP, but these clients", {"listeners": listeners[1:]}),
+            ("write a pathlib.Path", {"settings": Settings(access_log=_any("a.log"))}),
+            ("write a whole number", {"settings": Settings(max_connections=-1)}),
+        ):
+            with self.assertRaisesRegex(TypeError, told):
+                EmbeddedService(attrs.evolve(rules, **_any(values)))
+        for make in (MuxService, EmbeddedService):
+            with self.assertRaisesRegex(TypeError, "'a.ini' is not rules; write txmux.load"):
+                make(_any("a.ini"))
+
     def test_listeners_and_backends(self) -> None:
         """Each value is read as in a rules file, or refused with what is right."""
         listener: dict[str, tuple[Any, object]] = {
             "silent": (["127.0.0.1:22"], 1), "first": ("x", "must be client or server"), "detect_timeout": (float("inf"), "write seconds"),
             "max_connections": (-1, "write a whole number"), "peek_limit": (1.5, "write a whole number"),
             "proxy_timeout": (None, "write seconds, or a text such as '5s'"), "capture": (1, "write True or False"),
+            "detect_timeout ": (0, "Listener(detect_timeout=0): must be more than 0; write a duration"), "peek_limit ": (0, "'0' is out of range; from 1 to 1MiB"),
             "connection_rate_per_source": (5, "write a txmux.rules.model.Rate, or a text"),
             "keepalive": (Keepalive(_any("60")), "Keepalive(idle='60'): write a whole number"),
         }  # fmt: skip
         for name, (value, right) in listener.items():
-            self.assert_read(partial(self.settings, **{name: value}), name, right)
+            self.assert_read(partial(self.settings, **{name.strip(): value}), name, right)
         backend: dict[str, tuple[Any, object]] = {
             "balance": ("ip_hash", "must be round-robin"), "proxy_protocol": (True, "write a text, such as 'off'"),
             "idle_timeout": ("never", "write a duration as 250ms"), "max_duration": (True, "write seconds, or a text such as '5s'"),
-            "upload_rate": (b"1M", "write a whole number"), "download_rate": (None, None), "fallback": ("reset", Refusal.RESET),
+            "upload_rate": (b"1M", "write a whole number"), "upload_rate ": (0, "'0/s' is out of range"), "upload_rate  ": (10 * 1024, 10240),
+            "connect_timeout": (0.0, "must be more than 0"), "hold": (0.1 + 0.2, 0.1 + 0.2), "idle_timeout ": (1e9, "is too long; at most 3650d"),
+            "check ": (Check("tcp", interval=0), "Check(interval=0): must be more than 0"), "more": ({"wakes": 0}, "unknown key 'wakes'"), "retries": (10**9, "a whole number from 0 to"),
+            "download_rate": (None, None), "fallback": ("reset", Refusal.RESET),
             "tls": (ServerTLS(alpn=_any("h2")), "ServerTLS(alpn='h2'): write a tuple"), "source": (["192.0.2.1"], "write a tuple"),
             "eject": (Ejection(seconds=_any("9s")), "Ejection(seconds='9s'): write seconds"), "check": ("tcp", Check("tcp")),
             "allow_names": (["a"], "write a txmux.rules.model.AllowedNames, or a text"), "deny_networks": (["a"], "'a' is not a network"),
@@ -149,13 +196,13 @@ class RouteTest(SynchronousTestCase):
         self.assert_read(rate, "", "Rate(burst='5'): write a whole number")
         self.assert_read(partial(self.outcome, tls=True), "tls", ServerTLS())
         for name, (value, right) in backend.items():
-            self.assert_read(partial(self.outcome, **{name: value}), name, right)
+            self.assert_read(partial(self.outcome, **{name.strip(): value}), name, right)
 
     def assert_read(self, make: Callable[[], object], name: str, right: object) -> None:
         if isinstance(right, str):
             self.assertIn(right, str(self.assertRaises(TypeError, make)))
             return
-        found = getattr(make(), name)
+        found = getattr(make(), name.strip())
         self.assertEqual(len(found) if name == "silent" else found, right)
 
     def outcome(self, **values: Any) -> object:

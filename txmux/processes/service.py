@@ -50,6 +50,7 @@ from txmux.rules.changes import Changes, changes, described_untaken, unchangeabl
 from txmux.rules.lint.warnings import lint
 from txmux.rules.model import Files, Rules
 from txmux.rules.model.files import unit_at
+from txmux.rules.model.rules import checked_rules
 from txmux.rules.named_files import check_disks, forbidden, unanswered, why_unread
 from txmux.rules.problems import Problem, RulesError
 from txmux.rules.reading.parser import (
@@ -109,6 +110,7 @@ class MuxService(Service):
     ) -> None:
         if reactor is None:
             from twisted.internet import reactor  # noqa: PLC0415 - importing it installs it
+        rules = checked_rules(rules)
         self._reactor = reactor
         self.failure: MuxError | None = None
         sockets = ListeningSockets(

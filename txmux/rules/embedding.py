@@ -7,6 +7,7 @@ from enum import Enum
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network
 from math import inf
+from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
@@ -37,13 +38,16 @@ from txmux.rules.model import (
     Rules,
     Server,
     ServerTLS,
+    Settings,
 )
 from txmux.rules.model.networks import DynamicNetworks, Senders, UnixClients
+from txmux.rules.model.rules import checked_rules
 from txmux.rules.problems import InvalidValueError
 from txmux.rules.reading.backend import KEYS as BACKEND_KEYS
 from txmux.rules.reading.endpointstrings import handover, is_handover
 from txmux.rules.reading.listener import KEYS as LISTENER_KEYS
 from txmux.rules.reading.matching import read_alternative
+from txmux.rules.reading.service import KEYS as SERVICE_KEYS
 from txmux.rules.reading.values import SectionKey, ValueKind, network
 from txmux.transport import Transport
 
@@ -108,10 +112,16 @@ def for_streams(
 ) -> tuple[tuple[Route, ...], Listener]:
     """Convert as `from_python` does; what works only over UDP is a TypeError, too, where clients come by TCP."""
     made, listener = from_python(routes, listener)
-    wrong = [route.name for route in made if not route.is_for(Transport.TCP)]
-    if wrong and listener.transport is Transport.TCP:
-        raise TypeError(f"{wrong[0]!r} works only over UDP, but these clients come by TCP")
+    _check_routes(made, [listener])
     return made, listener
+
+
+def _check_routes(routes: Iterable[Route], listeners: Iterable[Listener]) -> None:
+    transports = {listener.transport for listener in listeners}
+    wrong = next((its for its in routes if not any(map(its.is_for, transports))), None)
+    if wrong is not None and transports:
+        only, other = ("UDP", "TCP") if Transport.TCP in transports else ("TCP", "UDP")
+        raise TypeError(f"{wrong.name!r} works only over {only}, but these clients come by {other}")
 
 
 def from_python(
@@ -130,7 +140,7 @@ def from_python(
         listener = _with_values(listener, LISTENER_KEYS, _USUAL_LISTENER)
         lines = [
             attrs.evolve(line, outcome=_ready(line.outcome), clients=_clients(line.clients))
-            for line in listener.silent
+            for line in map(_check_fields, listener.silent)
         ]
         listener = attrs.evolve(
             listener,
@@ -147,6 +157,7 @@ def from_python(
 
 def rules_from_python(rules: Rules) -> Rules:
     """Convert the listeners and the routes of rules that a program has made, as `from_python` does; those of a file stay."""
+    rules = checked_rules(rules)
     listeners = []
     for listener in rules.listeners:
         if listener.section is NOWHERE:
@@ -155,7 +166,11 @@ def rules_from_python(rules: Rules) -> Rules:
         else:
             converted = listener
         listeners.append(converted)
-    return attrs.evolve(rules, listeners=tuple(listeners))
+    _check_routes(rules.routes, listeners)
+    settings = rules.settings
+    if settings.section is NOWHERE:
+        settings = _with_values(settings, SERVICE_KEYS, _USUAL_SETTINGS)
+    return attrs.evolve(rules, settings=settings, listeners=tuple(listeners))
 
 
 def _route(made: Any) -> Route:
@@ -236,9 +251,9 @@ def _server(made: Any) -> Server:
         return read_server(made)
     if not isinstance(made, Server) or not isinstance(made.text, str):
         raise TypeError(f"{made!r} is not a server; write Server('127.0.0.1:22')")
+    if made.weight == 0:
+        raise TypeError(f"Server({made.text!r}, weight=0): write down=True")
     _check_fields(made)
-    if made.weight < 1:
-        raise TypeError(f"Server({made.text!r}, weight={made.weight}): write down=True")
     if made.kind and (made.host or made.kind not in {"tcp", "udp"}):
         return made
     read = read_server(made.text)
@@ -246,8 +261,8 @@ def _server(made: Any) -> Server:
     return attrs.evolve(read, **{name: value for name, value in given.items() if name != "text"})
 
 
-_USUAL_LISTENER, _USUAL_BACKEND = Listener(""), Backend("", ())
-_Model = TypeVar("_Model", Listener, Backend)
+_USUAL_LISTENER, _USUAL_BACKEND, _USUAL_SETTINGS = Listener(""), Backend("", ()), Settings()
+_Model = TypeVar("_Model", Listener, Backend, Settings)
 _WHOLE, _SECONDS = "write a whole number", "write seconds, or a text such as '5s'"
 # By the type of a field, which may have no default.
 _PLAIN: Mapping[str, object] = {"float": 0.0, "int": 0, "str": ""}
@@ -287,6 +302,7 @@ def _converted(field: attrs.Attribute[Any], value: Any, kind: ValueKind | None) 
         value = kind.read(value) if kind.takes == "one" else kind.collect([kind.read(value)])
     else:
         _check(value, field)
+        _check_range(value, _usual(field), kind)
     if field.name == "tls" and isinstance(value, bool):
         return ServerTLS() if value else None
     needed = _CLASSES.get(field.name)
@@ -301,31 +317,56 @@ def _of_features(values: Mapping[str, Any]) -> Mapping[str, Any]:
     """Read the texts among values of features' keys; what a text stands for only beside others is not ignored."""
     read = dict(values)
     for name, value in values.items():
-        kind = next((keys[name].kind for keys in KEYS.values() if name in keys), None)
-        if isinstance(value, str) and kind is not None:
-            if kind.in_context:
-                raise InvalidValueError(f"{name} is what a text stands for, and no text")
-            read[name] = kind.read(value)
+        key = next((keys[name] for keys in KEYS.values() if name in keys), None)
+        if key is None:
+            raise InvalidValueError(f"unknown key {name!r}")
+        if not isinstance(value, str):
+            _check_range(value, key.usual, key.kind)
+        elif key.kind.in_context:
+            raise InvalidValueError(f"{name} is what a text stands for, and no text")
+        else:
+            read[name] = key.kind.read(value)
     return values if read == values else read
 
 
-def _check_fields(made: Any) -> None:
+def _check_range(value: Any, usual: object, kind: ValueKind | None) -> None:
+    """Refuse a number that a rules file cannot have either, in the same words."""
+    if kind is not None and not kind.in_context and isinstance(usual, (int, float)):
+        kind.read(kind.write(round(float(value), 12) if isinstance(usual, float) else value))
+
+
+def _check_fields(made: Any) -> Any:
     for field in attrs.fields(type(made)):
         value = getattr(made, field.name)
         try:
             _check(value, field)
+            _check_zero(value, field)
         except InvalidValueError as error:
             raise TypeError(f"{type(made).__name__}({field.name}={value!r}): {error}") from None
+    return made
+
+
+def _check_zero(value: object, field: attrs.Attribute[Any]) -> None:
+    may_be_zero = field.default in (0, None) and not isinstance(_usual(field), float)
+    if type(value) in (int, float) and not (value or may_be_zero):
+        raise InvalidValueError("must be more than 0")
+
+
+def _usual(field: attrs.Attribute[Any]) -> object:
+    return _PLAIN.get(str(field.type).removesuffix(" | None"), field.default)
 
 
 def _check(value: object, field: attrs.Attribute[Any]) -> None:
     """Refuse what has not the type of a field, if that is a plain one."""
     default: object = field.default
-    usual: object = _PLAIN.get(str(field.type).removesuffix(" | None"), default)
+    usual = _usual(field)
     is_right, right = True, ""
-    if value is default:
+    if value is default or (value is None and str(field.type).endswith("| None")):
         return
-    if isinstance(usual, str):
+    if "Path" in str(field.type) and usual is not None:
+        is_right = isinstance(value, Path) or repr(value) in str(field.type)
+        right = "write a pathlib.Path"
+    elif isinstance(usual, str):
         example = f", such as {default!r}" if isinstance(default, str) and default else ""
         is_right, right = isinstance(value, str), f"write a text{example}"
     elif isinstance(usual, tuple):

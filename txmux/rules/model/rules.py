@@ -173,6 +173,13 @@ class Rules:
         return tuple(filter(None, routes))
 
 
+def checked_rules(rules: Any) -> Rules:
+    """Return them; what a program has given in their place, such as the name of a file, is a `TypeError`."""
+    if not isinstance(rules, Rules):
+        raise TypeError(f"{rules!r} is not rules; write txmux.load('rules.ini')")
+    return rules
+
+
 def each_once(
     first: Iterable[Route],
     following: Callable[[Route], Iterable[Route]],

@@ -368,7 +368,7 @@ _NAMES = ValueKind(
     allowed_names, "list of patterns", "lines", _as_allowed_names, write=lambda it: it and it.text
 )
 _TLS_NAME = ValueKind(host_name, "host name or address")
-_RATE = ValueKind(values.rate, "rate")
+_RATE = ValueKind(values.rate, "rate", write=values.rate_text)
 _HOLD = ValueKind(values.duration, "duration, `0s` for none")
 
 # fmt: off

@@ -134,6 +134,10 @@ def rate(text: str) -> int:
     return number
 
 
+def rate_text(number: int | None) -> str | None:
+    return None if number is None else f"{_size_text(number)}/s"
+
+
 def connection_rate(text: str) -> Rate:
     """Read how often something may happen: ``20/s burst=40``. Without a burst it is the number that is written."""
     words = split_words(text)
