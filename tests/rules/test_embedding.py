@@ -157,8 +157,9 @@ class RouteTest(SynchronousTestCase):
         for log in (Path("a.log"), None, "stdout"):
             EmbeddedService(attrs.evolve(rules, settings=Settings(access_log=_any(log))))
         for told, values in (
-            ("'quic' works only over UDP, but these clients", {"listeners": listeners[:1]}),
-            ("'ssh' works only over TCP, but these clients", {"listeners": listeners[1:]}),
+            ("no listener is for 'quic', by its transport", {"listeners": listeners[:1]}),
+            ("no listener is for 'ssh', by its transport", {"listeners": listeners[1:]}),
+            ("no listener is for 'any', by", {"routes": [attrs.evolve(routes[-1], under=("x",))]}),
             ("write a pathlib.Path", {"settings": Settings(access_log=_any("a.log"))}),
             ("write a whole number", {"settings": Settings(max_connections=-1)}),
         ):

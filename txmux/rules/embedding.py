@@ -112,16 +112,10 @@ def for_streams(
 ) -> tuple[tuple[Route, ...], Listener]:
     """Convert as `from_python` does; what works only over UDP is a TypeError, too, where clients come by TCP."""
     made, listener = from_python(routes, listener)
-    _check_routes(made, [listener])
+    wrong = [route.name for route in made if not route.is_for(Transport.TCP)]
+    if wrong and listener.transport is Transport.TCP:
+        raise TypeError(f"{wrong[0]!r} works only over UDP, but these clients come by TCP")
     return made, listener
-
-
-def _check_routes(routes: Iterable[Route], listeners: Iterable[Listener]) -> None:
-    transports = {listener.transport for listener in listeners}
-    wrong = next((its for its in routes if not any(map(its.is_for, transports))), None)
-    if wrong is not None and transports:
-        only, other = ("UDP", "TCP") if Transport.TCP in transports else ("TCP", "UDP")
-        raise TypeError(f"{wrong.name!r} works only over {only}, but these clients come by {other}")
 
 
 def from_python(
@@ -166,11 +160,17 @@ def rules_from_python(rules: Rules) -> Rules:
         else:
             converted = listener
         listeners.append(converted)
-    _check_routes(rules.routes, listeners)
     settings = rules.settings
     if settings.section is NOWHERE:
         settings = _with_values(settings, SERVICE_KEYS, _USUAL_SETTINGS)
-    return attrs.evolve(rules, settings=settings, listeners=tuple(listeners))
+    made = attrs.evolve(rules, settings=settings, listeners=tuple(listeners))
+    owners: list[Listener | Route] = [*made.listeners, *made.routes]
+    used = {id(route) for owner in owners for route in made.routes_of(owner)}
+    for route in made.routes:
+        if route.section is NOWHERE and id(route) not in used:
+            message = f"no listener is for {route.name!r}, by its transport and its 'under'"
+            raise TypeError(message)
+    return made
 
 
 def _route(made: Any) -> Route:
