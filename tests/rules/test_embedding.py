@@ -34,6 +34,7 @@ from txmux.rules.model import (
 )
 from txmux.rules.model.listener import Rate, Silence
 from txmux.rules.model.networks import Public, Reachable, Senders
+from txmux.rules.reading.parser import parse
 
 
 class RouteTest(SynchronousTestCase):
@@ -154,6 +155,11 @@ class RouteTest(SynchronousTestCase):
         for value in ("5s", 5, 0):
             made = EmbeddedService(attrs.evolve(rules, settings=Settings(drain_timeout=_any(value))))  # fmt: skip
             self.assertEqual(made.rules.settings.drain_timeout, 0 if value == 0 else 5)
+        of_file = parse(
+            "[listen a]\nendpoint = 127.0.0.1:0\n[route s]\nmatch = ssh\nbackend = h:1", "f"
+        )
+        added = attrs.evolve(of_file, routes=_any((*of_file.routes, ("http", "h:2"))))
+        self.assertEqual([its.name for its in EmbeddedService(added).rules.routes], ["s", "http"])
         for log in (Path("a.log"), None, "stdout"):
             EmbeddedService(attrs.evolve(rules, settings=Settings(access_log=_any(log))))
         for told, values in (

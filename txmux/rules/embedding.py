@@ -151,19 +151,15 @@ def from_python(
 
 def rules_from_python(rules: Rules) -> Rules:
     """Convert the listeners and the routes of rules that a program has made, as `from_python` does; those of a file stay."""
-    rules = checked_rules(rules)
-    listeners = []
-    for listener in rules.listeners:
-        if listener.section is NOWHERE:
-            routes, converted = from_python(rules.routes, listener)
-            rules = attrs.evolve(rules, routes=routes)
-        else:
-            converted = listener
-        listeners.append(converted)
-    settings = rules.settings
+    settings = checked_rules(rules).settings
+    routes, _ = from_python(rules.routes, _USUAL_LISTENER)
+    listeners = [
+        from_python((), listener)[1] if listener.section is NOWHERE else listener
+        for listener in rules.listeners
+    ]
     if settings.section is NOWHERE:
         settings = _with_values(settings, SERVICE_KEYS, _USUAL_SETTINGS)
-    made = attrs.evolve(rules, settings=settings, listeners=tuple(listeners))
+    made = attrs.evolve(rules, settings=settings, listeners=tuple(listeners), routes=routes)
     owners: list[Listener | Route] = [*made.listeners, *made.routes]
     used = {id(route) for owner in owners for route in made.routes_of(owner)}
     for route in made.routes:
