@@ -34,6 +34,8 @@ from txmux.rules.model import (
 )
 from txmux.rules.model.listener import Rate, Silence
 from txmux.rules.model.networks import Public, Reachable, Senders
+from txmux.rules.reading.backend import KEYS as BACKEND_KEYS
+from txmux.rules.reading.listener import KEYS as LISTENER_KEYS
 from txmux.rules.reading.parser import parse
 
 
@@ -204,6 +206,23 @@ class RouteTest(SynchronousTestCase):
         self.assert_read(partial(self.outcome, tls=True), "tls", ServerTLS())
         for name, (value, right) in backend.items():
             self.assert_read(partial(self.outcome, **{name.strip(): value}), name, right)
+
+    def test_what_a_file_can_say_a_program_can(self) -> None:
+        for keys, make in ((LISTENER_KEYS, self.settings), (BACKEND_KEYS, self.outcome)):
+            usual: Any = make()
+            read = {
+                key.field or name: key.kind.read(key.example or key.default)
+                for name, key in keys.items()
+                if key.kind.takes == "one" and not key.kind.in_context and name != "tls"
+            }
+            read = {name: value for name, value in read.items() if hasattr(usual, name)}
+            self.assertGreater(len(read), 15)
+            made = {name: getattr(make(**{name: value}), name) for name, value in read.items()}
+            self.assertEqual(made, read)
+        verified = ServerTLS(ca=Path("ca.pem"), certificate=(Path("client.pem"),))
+        self.assert_read(partial(self.outcome, tls=verified), "tls", verified)
+        text = partial(self.outcome, tls=ServerTLS(ca=_any("ca.pem")))
+        self.assert_read(text, "", "ServerTLS(ca='ca.pem'): write a pathlib.Path")
 
     def assert_read(self, make: Callable[[], object], name: str, right: object) -> None:
         if isinstance(right, str):

@@ -359,7 +359,7 @@ def _check(value: object, field: attrs.Attribute[Any]) -> None:
     is_right, right = True, ""
     if value is default or (value is None and str(field.type).endswith("| None")):
         return
-    if "Path" in str(field.type) and usual is not None:
+    if str(field.type).startswith("Path"):
         is_right = isinstance(value, Path) or repr(value) in str(field.type)
         right = "write a pathlib.Path"
     elif isinstance(usual, str):
