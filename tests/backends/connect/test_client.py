@@ -20,13 +20,16 @@ class AskingTests(SynchronousTestCase):
         self.transport = WaterMarkTransport()
         self.done = 0
         self.failures: list[Failure] = []
-        transport: Any = self.transport
+        factory = ProxyClientFactory(self._note, self.failures.append)
         exchanges = map(AnsweredRequest, (FIRST, SECOND))
-        steps = [step for one in exchanges for step in one.server_steps(str, in_clear=False)]
-        self.asking = Replay(transport, steps, self._note, self.failures.append)
-        self.asking.start()
+        factory.requests = [
+            step for one in exchanges for step in one.server_steps(str, in_clear=False)
+        ]
+        client: Any = factory.buildProtocol(None)
+        client.makeConnection(self.transport)
+        self.asking: Replay = client.receiver
 
-    def _note(self) -> None:
+    def _note(self, _: object) -> None:
         self.done += 1
 
     def asked(self) -> bytes:

@@ -199,13 +199,21 @@ class DestinationsTest(MuxTestCase):
         self.assertEqual((line.reason, line.server), ("address-denied", f"127.0.0.1:{port}"))
         line = await self.ends(port, hello("127.0.0.2"))  # where nothing of it listens
         self.assertEqual((line.reason, line.server), ("connect-refused", f"127.0.0.2:{port}"))
-        backend = Backend("b", (server("{sni}:443"),), allow_names=names("*"))
         own, known = ("8.8.8.8", 443), NameCache(Clock())
-        destinations = Destinations(backend, known, lambda *at: at == own, Clock().seconds)
-        [template] = BackendPool(backend, Clock().seconds).members
-        for host in ("8.8.8.8", "64:ff9b::808:808", "2002:808:808::1"):
-            found = destinations.choose(template, ClientTarget({"sni": host}, "", 0))
-            self.assertEqual(getattr(found, "cause", None), "address-denied", host)
+        few = {"allow_networks": Reachable([network("8.8.8.0/24")])}
+        settings: Any
+        for text, settings, cause in (
+            ("{sni}:443", {}, "address-denied"), ("udp:{sni}:443", few, "address-denied"),
+            ("{sni}:443", few, None),  # which the count of its hops finds
+        ):  # fmt: skip
+            backend = Backend("b", (server(text),), allow_names=names("*"), **settings)
+            destinations = Destinations(backend, known, lambda *at: at == own, Clock().seconds)
+            [template] = BackendPool(backend, Clock().seconds).members
+            for host in (
+                ("8.8.8.8",) if settings else ("8.8.8.8", "64:ff9b::808:808", "2002:808:808::1")
+            ):
+                found = destinations.choose(template, ClientTarget({"sni": host}, "", 0))
+                self.assertEqual(getattr(found, "cause", None), cause, (text, host))
 
     async def test_what_is_denied_by_whatever_name(self) -> None:
         """By itself, all but the public internet; the system connects to 127.0.0.1 for 0.0.0.0, and to ::1 for ::."""
