@@ -45,7 +45,7 @@ _OTHERWISE = {
 
 _INSIDE = {
     r"(?<!self)(?<!cls)\._(?!(?:tcp|udp|https|exit|replace)\b)[a-z]\w*": 105,
-    r"\bpatch(?:\.\w+)?\(": 215,
+    r"\bpatch(?:\.\w+)?\(": 200,
 }
 """What tests know of the inside: private names of others, and what they replace; with how often they do at most."""
 

@@ -4,7 +4,7 @@ import signal
 from twisted.logger import capturedLogs
 
 from tests.admin.asking import AdminCase
-from txmux.processes.worker import landlock
+from tests.support.changes import lack_landlock
 from txmux.processes.worker.sandbox import SandboxError
 
 
@@ -33,7 +33,7 @@ class SandboxTest(AdminCase):
         self.assertEqual(await self.confined("sandbox = off"), [False])
 
     async def test_no_landlock_stops_a_service_that_insists_on_it(self) -> None:
-        self.patch(landlock, "abi", lambda: 0)
+        lack_landlock(self)
         insisting = self.service(self.text("sandbox = yes"))
         problem = self.assertRaises(SandboxError, insisting.startService)
         self.assertIn("write sandbox = auto", str(problem))

@@ -1,7 +1,7 @@
 import errno
 import json
 import os
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import AbstractContextManager, redirect_stderr, redirect_stdout
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,11 @@ from txmux.rules.lint.privileges import Privileges
 class Terminal(StringIO):
     def isatty(self) -> bool:
         return True
+
+
+def unconfined() -> AbstractContextManager[object]:
+    """Run `explain` without the sandbox, in which it would leave this process."""
+    return patch("txmux.processes.worker.sandbox.confine")
 
 
 class CommandTestCase(SynchronousTestCase):
@@ -50,9 +55,7 @@ class CommandTestCase(SynchronousTestCase):
     def run_main(self, *arguments: str | Path, out: StringIO | None = None) -> tuple[int, str, str]:
         """Run the program; its exit code, output and error output."""
         out, err = out or StringIO(), StringIO()
-        # `explain` would leave this process in the sandbox.
-        confining = patch("txmux.processes.worker.sandbox.confine")
-        with redirect_stdout(out), redirect_stderr(err), confining:
+        with redirect_stdout(out), redirect_stderr(err), unconfined():
             try:
                 code = main([str(argument) for argument in arguments])
             except SystemExit as stop:

@@ -7,17 +7,17 @@ import threading
 from pathlib import Path
 from typing import Any
 from unittest import SkipTest
-from unittest.mock import Mock, patch
+from unittest.mock import Mock
 
 import pytest
 
 import txmux
-from tests.support.kit import CommandTestCase, change_constants, has_ipv6, make_folder, run
+from tests.support.changes import change_constants, install, lack_landlock
+from tests.support.kit import CommandTestCase, has_ipv6, make_folder, run
 from txmux import files
 from txmux.backends.connect import source
 from txmux.cli import COMMANDS, check
-from txmux.detection.registry import PluginProblem, Registry, UnusableMatcherError
-from txmux.processes.worker import landlock
+from txmux.detection.registry import UnusableMatcherError
 from txmux.rules.optional import missing
 
 GOOD = "[listen a]\nendpoint = :8443\ndefault = web\n[backend web]\nserver = 127.0.0.1:80\n"
@@ -75,7 +75,7 @@ class CheckTests(CommandTestCase):
         self.assertIn("ip rule add from 127.0.0.1", out)  # the routes that it needs
         # What a start would refuse on this machine is a warning: it may be done on another one.
         text = "[txmux]\nsandbox = yes\n[listen a]\nendpoint = 127.0.0.1:1\n"
-        self.patch(landlock, "abi", lambda: 0)
+        lack_landlock(self)
         out = self.told(0, self.run_main("check", self.write("rules.ini", text)))
         self.assertIn("rules.ini:2: warning: [txmux] sandbox: this kernel has no Landlock", out)
         # An address of documentation (RFC 5737) stands for those.
@@ -179,14 +179,14 @@ class CheckTests(CommandTestCase):
 
     def test_problems_of_plugins(self) -> None:
         # They are warnings.
-        registry = Registry({}, (PluginProblem("the plugin module x cannot be used"),))
-        with patch.object(check, "installed_matchers", lambda: registry):
-            code, _, err = self.run_main("check", self.good)
-        self.assertEqual((code, err), (0, "warning: the plugin module x cannot be used\n"))
+        install(self, check, problem="the plugin module x cannot be used")
+        warning = "warning: the plugin module x cannot be used\n"
+        code, _, err = self.run_main("check", self.good)
+        self.assertEqual((code, err), (0, warning))
         # Unless they clash.
         why = "two matchers are called 'x'"
         self.patch(check, "load", Mock(side_effect=UnusableMatcherError(why)))
-        self.assertEqual(self.run_main("check", self.good), (1, "", f"txmux: {why}\n"))
+        self.assertEqual(self.run_main("check", self.good), (1, "", f"{warning}txmux: {why}\n"))
 
     def test_wrong_usage(self) -> None:
         commands = "txmux: name a command\n"

@@ -6,9 +6,10 @@ from zope.interface import implementer
 
 import txmux
 from tests.rules.fakes import FakeMatcher, FakePredicate
-from tests.support.kit import CommandTestCase, Terminal, change_environment
+from tests.support.changes import change_environment, install
+from tests.support.kit import CommandTestCase, Terminal
 from txmux.cli import matchers
-from txmux.detection.registry import PluginProblem, Registry, installed_matchers, transports_of
+from txmux.detection.registry import installed_matchers, transports_of
 from txmux.interfaces import IProtocolMatcher, Option, Transport
 from txmux.rules.reading.parser import parse
 from txmux.wire.plain import PlainMatcher
@@ -50,8 +51,7 @@ class MatchersTests(CommandTestCase):
         for matcher in installed_matchers().values():
             self.assertIn(matcher.summary, plain)
         # Problems of plugins are warnings.
-        registry = Registry({}, (PluginProblem("a plugin is broken"),))
-        self.patch(matchers, "installed_matchers", lambda: registry)
+        install(self, matchers, problem="a plugin is broken")
         said = "matcher  over  recognises  from\n", "warning: a plugin is broken\n"
         self.assertEqual(self.run_main("matchers"), (0, *said))
 
@@ -106,8 +106,7 @@ class MatchersTests(CommandTestCase):
             PlainMatcher("mine", "x", Pattern(b"x")): f"module {__name__}",
             picky: f"module {FakeMatcher.__module__}",
         }
-        registry = Registry({matcher.name: matcher for matcher in origins}, ())
-        self.patch(matchers, "installed_matchers", lambda: registry)
+        install(self, matchers, *origins)
         lines = self.told(0, self.run_main("matchers")).splitlines()[1:]
         for line, (matcher, origin) in zip(lines, origins.items(), strict=True):
             self.assertRegex(line, rf"^{matcher.name} .* {re.escape(origin)}$")

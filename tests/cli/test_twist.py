@@ -9,11 +9,11 @@ from twisted.logger import LogLevel, capturedLogs
 from twisted.python.usage import UsageError
 from twisted.trial.unittest import TestCase
 
+from tests.support.changes import install
 from tests.support.kit import change_constants, connect, has_ipv6, make_folder
 from txmux.cli.demo import demo_service
 from txmux.cli.run import program
 from txmux.cli.twist import Options, makeService
-from txmux.detection.registry import PluginProblem, Registry
 
 
 class OptionsTest(TestCase):
@@ -58,8 +58,7 @@ class OptionsTest(TestCase):
         self.assertIn("did you mean 'endpoint'?", lines[0])
 
     def test_problems_of_plugins_are_warnings(self) -> None:
-        registry = Registry({}, (PluginProblem("the plugin module x cannot be used"),))
-        self.patch(program, "installed_matchers", lambda: registry)
+        install(self, program, problem="the plugin module x cannot be used")
         self.rules.write_text("[listen x]\nendpoint = 127.0.0.1:0\n")
         self.assertEqual(len(self.options("--rules", str(self.rules)).rules.listeners), 1)
         self.assertEqual(self.said.getvalue(), "warning: the plugin module x cannot be used\n")

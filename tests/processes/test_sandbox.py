@@ -22,6 +22,7 @@ from tests.admin.processes import get, post, text_of
 from tests.processes.nosy_matcher import ATTEMPTS
 from tests.processes.running import use_plugin
 from tests.processes.test_privileges import require_root, shown
+from tests.support.changes import lack_landlock
 from tests.support.kit import (
     Identity,
     Service,
@@ -331,7 +332,7 @@ class SandboxTests(SynchronousTestCase):
 class WithoutLandlockTests(SynchronousTestCase):
     def test_yes_is_an_error_with_a_remedy(self) -> None:
         """Otherwise it is off. The kernel has none, or a filter that does not let it be used."""
-        self.patch(landlock, "abi", lambda: 0)
+        lack_landlock(self)
         text = "[txmux]\n{}\n[listen a]\nendpoint = :0\n".format
         with self.assertRaisesRegex(SandboxError, "write sandbox = auto"):
             sandbox_of(parse(text("sandbox = yes"), "x"))

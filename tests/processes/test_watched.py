@@ -5,6 +5,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 from unittest.mock import patch
 
@@ -22,6 +23,11 @@ from txmux.processes.liveness import ProcessActivity
 from txmux.processes.supervisor import worker
 from txmux.processes.supervisor.worker import Worker
 from txmux.processes.upgrade.worker_transfers import WorkerTransfers
+
+
+def _at_work() -> AbstractContextManager[object]:
+    """Have each process look as if it had something to do."""
+    return patch.object(worker, "activity_of", lambda _: ProcessActivity("R", 0.0))
 
 
 @pytest.mark.by_turns(each=True)
@@ -123,7 +129,7 @@ class SilentTest(SupervisedTestCase):
         # If it works for more than a minute, nobody says that it does not serve, or gives up a reload that needs it.
         await self.run_two()
         pool = self.supervisor.pool
-        with patch.object(worker, "activity_of", lambda _: ProcessActivity("R", 0.0)):
+        with _at_work():
             pool.resize(3)
             *others, third = pool.workers
             await self.until(lambda: third.pid)
@@ -153,7 +159,7 @@ class SilentTest(SupervisedTestCase):
         first, _ = await self.run_two()
         _, second = self.supervisor.pool.workers
         self.halt(first)
-        with patch.object(worker, "activity_of", lambda _: ProcessActivity("R", 0.0)):
+        with _at_work():
             accepting = Deferred.fromCoroutine(WorkerTransfers(self.supervisor).accept())
             await self.pass_by(20, second)
         self.assertNoResult(accepting)

@@ -7,6 +7,10 @@ from unittest.mock import patch
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from txmux.detection.registry import PluginProblem, Registry
+from txmux.interfaces import IProtocolMatcher
+from txmux.processes.worker import landlock
+
 
 def change_constants(test: SynchronousTestCase, module: object, **values: object) -> None:
     for name, value in values.items():
@@ -23,6 +27,20 @@ def change_environment(test: SynchronousTestCase, **variables: str | None) -> No
 def lack_modules(test: SynchronousTestCase, *names: str) -> None:
     """Have imports of modules fail, as if they were not installed."""
     test.enterContext(patch.dict(sys.modules, dict.fromkeys(names)))
+
+
+def install(
+    test: SynchronousTestCase, module: object, *matchers: IProtocolMatcher, problem: str = ""
+) -> None:
+    """Have a module find these matchers, and one plugin that has a problem."""
+    problems = (PluginProblem(problem),) * bool(problem)
+    registry = Registry({matcher.name: matcher for matcher in matchers}, problems)
+    test.patch(module, "installed_matchers", lambda: registry)
+
+
+def lack_landlock(test: SynchronousTestCase) -> None:
+    """Have the kernel, for this process, lack it or forbid its use."""
+    test.patch(landlock, "abi", lambda: 0)
 
 
 def set_wall_clock(test: SynchronousTestCase, now: float) -> None:

@@ -45,6 +45,8 @@ class GatewayTests(TestCase):
         change_constants(self, provider, _STATUS_PAUSE=0.05)
         change_constants(self, status, _RENEWED_EVERY=0.05, _TRIED_EVERY=0.05, _EVERY=0.3)
         self.reloads: list[str] = []
+        self.host_name = socket.gethostname()
+        self.patch(socket, "gethostname", lambda: self.host_name)
 
     async def ask(self, method: str, path: str, _: object = None) -> Any:
         self.reloads.append(f"{method} {path}")
@@ -473,7 +475,7 @@ class GatewayTests(TestCase):
     async def test_addresses_stay_until_others_are_known(self) -> None:
         """A restart, another writer of status, and a pod that cannot be read for a while."""
         change_constants(self, provider, _LABELS_AGAIN=0.1)
-        self.patch(socket, "gethostname", lambda: "mux-1")
+        self.host_name = "mux-1"
         metadata = {"name": "mux-1", "namespace": "default", "labels": {"app": "mux"}}
         spec = {"selector": {"app": "mux"}, "clusterIP": "10.1.1.1", "ports": []}
         for kind in ({"kind": "Service", "spec": spec}, {"kind": "Pod"}):
@@ -512,12 +514,10 @@ class GatewayTests(TestCase):
 
     async def test_one_of_two_writes_and_the_other_takes_over(self) -> None:
         change_constants(self, status, _DURATION=0.3)
-        holders: list[str] = []
-        self.patch(socket, "gethostname", lambda: holders[-1])
-        holders.append("one")
+        self.host_name = "one"
         end_first = self.begin()
         await self.until(lambda: self.of_route("db"))
-        holders.append("two")
+        self.host_name = "two"
         self.run_provider()
         lease_now = lambda: self.kube.get("Lease", "default", "txmux-txmux-gateway")["spec"]  # noqa: E731
         await deferLater(reactor, 0.6)

@@ -4,7 +4,6 @@ from functools import partial
 from html import unescape
 from io import StringIO
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from twisted.internet.defer import Deferred, gatherResults, succeed
@@ -12,6 +11,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from tests.admin.test_flows import QUERY, RULES
 from tests.admin.test_growth import view_of
+from tests.cli.support import unconfined
 from tests.support.growth import AT_ALL, growth
 from tests.support.kit import AdminCase, turn
 from tests.support.supervised import note_questions
@@ -108,9 +108,7 @@ class CostTest(AdminCase):
         await self.start(rules=RULES % 9)
         page = unescape((await self.get(f"/?explain={QUERY.hex()}")).body.decode())
         rules, out = str(self.file), StringIO()
-        # It would leave this process in the sandbox.
-        confining = patch("txmux.processes.worker.sandbox.confine")
-        with redirect_stdout(out), confining:
+        with redirect_stdout(out), unconfined():
             self.assertEqual(main(["explain", rules, "--hex", QUERY.hex()]), 0)
         for line in filter(None, out.getvalue().splitlines()):
             self.assertIn(line, page)

@@ -157,9 +157,9 @@ class SharedSourcesTest(TestCase):
             (b"-OOM command not allowed\r\n", "OOM command not allowed"),
             (b"*1\r\n" * 10_000, "arrays of more than 4 levels"),
         ):
-            self.patch(RedisPlayed, "answer", reply)
+            self.kind.answer = reply
             await self.until(lambda: not self.source.up and why in self.source.why, step=0.5)  # noqa: B023
-            self.patch(RedisPlayed, "answer", b"")
+            self.kind.answer = b""
             await self.until(lambda: self.source.up, step=0.5)
         self.assertEqual(self.lines()[-1], f"{self.source.name}: good again")
 
