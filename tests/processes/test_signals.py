@@ -64,6 +64,12 @@ class StopSignalsTest(SynchronousTestCase):
         signals = self.watch()
         signal.raise_signal(signal.SIGTERM)
         self.assertEqual((heard, signals.is_urgent), ([signal.SIGTERM], True))
+        # So does one that comes while the first asks whether the reactor stops.
+        heard = [0]
+        signals = self.watch()
+        self.reactor.__class__ = _AskedOnce
+        signal.raise_signal(signal.SIGTERM)
+        self.assertEqual((heard, signals.is_urgent), ([0, signal.SIGTERM], True))
 
     def test_no_grace(self) -> None:
         """Nothing is waited for where there is none, or a further signal has come."""
@@ -102,6 +108,16 @@ class StopSignalsTest(SynchronousTestCase):
             self.assertEqual((len(stops), signals.is_urgent), (1, False))
             signal.raise_signal(signal.SIGTERM)
             self.assertEqual((len(stops), signals.is_urgent), (1, True))
+
+
+class _AskedOnce(MemoryReactor):
+    asked = False
+
+    @property
+    def _exitSignal(self) -> None:
+        if not self.asked:
+            self.asked = True
+            signal.raise_signal(signal.SIGTERM)
 
 
 _EARLY = """

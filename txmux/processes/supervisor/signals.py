@@ -148,17 +148,23 @@ class StopSignals:
         return is_signalled or is_stopping(self._reactor)
 
     def _arrived(self, number: int, frame: Any) -> None:
+        # Before anything is called, where a further one may come.
+        is_further, self._is_handling = self._is_handling, True
+        try:
+            self._handle(number, frame, is_further=is_further)
+        finally:
+            self._is_handling = is_further
+
+    def _handle(self, number: int, frame: Any, *, is_further: bool) -> None:
         handler, is_stopping = self._handlers[number], self._is_reactor_stopping()
         if time.monotonic() < self._ignored_until:
             self._ignored_until = 0.0
         elif self.hurry is not None and (self._is_watching or is_stopping):
             self._reactor.callFromThread(self.hurry)
-        elif is_stopping or self._is_handling:  # or one has come while the handler below ran
+        elif is_stopping or is_further:
             self.is_urgent = True
         elif callable(handler):
-            self._is_handling = True
             handler(number, frame)
-            self._is_handling = False
         elif handler != signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
