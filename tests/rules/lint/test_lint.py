@@ -27,7 +27,7 @@ from txmux.rules.lint.secrets import open_rules
 from txmux.rules.lint.warnings import closed_listeners, lint, slow_routes
 from txmux.rules.model import Rules, Settings
 from txmux.rules.reading.parser import load, parse
-from txmux.testing import calls_in
+from txmux.testing import steps_in
 
 _ROOT = Path(__file__).parents[3]
 _INI_BLOCK = re.compile(r"^( *)```ini\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
@@ -89,14 +89,16 @@ class LintTests(SynchronousTestCase):
         places = [(found.path, found.line) for found in lint(load(main))]
         self.assertEqual(places, [(str(main), 6), (str(other), 1)])
 
-    def test_work_grows_as_the_routes(self) -> None:
-        calls = []
-        for many in (200, 400):
-            route = "[route r{0}]\nmatch = tls sni=a{0}.example\nbackend = 127.0.0.1:{0}\n"
-            routes = "".join(route.format(number) for number in range(1, many))
-            rules = parse(f"[listen a]\nendpoint = :0\n{routes}", "x.ini")
-            calls.append(calls_in(partial(lint, rules)))
-        self.assertLess(calls[1], 2.2 * calls[0])
+    def test_work_grows_as_the_rules(self) -> None:
+        """As the routes; and as the networks beside them that a listener denies, also if each route excludes others."""
+        route = "[route r{0}]\nmatch = tls sni=a{0}.example\nbackend = 127.0.0.1:{0}\n"
+        excluding = f"{route}not_from = 2001:db8:f:{{0}}::/64\nterminate_tls = x\n"
+        for denied, each in (("", route), ("    2001:db8:{0}::/49\n", excluding)):
+            head, steps = "[listen a]\nendpoint = :0\n" + "deny =\n" * bool(denied), []
+            for many in (200, 400):
+                parts = (one.format(n) for one in (denied, each) for n in range(1, many))
+                steps.append(steps_in(partial(lint, parse(head + "".join(parts), "x.ini"))))
+            self.assertLess(steps[1], 2.2 * steps[0], each)
 
     def test_slow_routes(self) -> None:
         """From 200 routes on that clients have tried one by one, there is a note; of what an index finds, there is none."""

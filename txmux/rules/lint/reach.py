@@ -20,12 +20,10 @@ _NO_TAKERS: dict[str, Route] = {}
 
 @frozen(weakref_slot=False)
 class _DecidingLine:
-    """A line of a route that decides, and the clients it is for."""
-
     route: Route
     number: int
     line: ParsedLine
-    clients: ClientSet
+    clients: ClientSet  # of the route, wherever it is
 
 
 def unreachable_routes(rules: Rules) -> Iterator[Problem]:
@@ -100,9 +98,10 @@ class _ReachabilityCheck:
         plain: dict[str, list[_DecidingLine]] = defaultdict(list)
         # Inside TLS and tunnels there are streams.
         over = scope.owner.transport if isinstance(scope.owner, Listener) else Transport.TCP
+        clients = scope.clients
         for route in self._rules.routes_of(scope.owner):
-            served = set_of(route.clients) & scope.clients
-            if not served:
+            served = set_of(route.clients)
+            if not served & clients:
                 continue
             owners = [
                 _DecidingLine(route, number, read_line(alternative), served)
@@ -111,8 +110,8 @@ class _ReachabilityCheck:
             ]
             takers: list[dict[str, Route] | None] = [None] * len(route.alternatives)
             for owner in owners:
-                takers[owner.number] = _takers(index, owner)
-                self._find_misplaced(plain, owner, over)
+                takers[owner.number] = _takers(index, owner, clients)
+                self._find_misplaced(plain, owner, over, clients)
             before = self._takers.get(route.name, takers)
             self._takers[route.name] = tuple(map(_in_both, before, takers))
             for owner in owners if not route.dry_run else ():
@@ -121,7 +120,11 @@ class _ReachabilityCheck:
                     plain[owner.line.name].append(owner)
 
     def _find_misplaced(
-        self, plain: dict[str, list[_DecidingLine]], later: _DecidingLine, over: Transport
+        self,
+        plain: dict[str, list[_DecidingLine]],
+        later: _DecidingLine,
+        over: Transport,
+        clients: ClientSet,
     ) -> None:
         pairs = () if later.line.negated else _pairs(over).get(later.line.name, ())
         for other, before, why in pairs:
@@ -130,7 +133,7 @@ class _ReachabilityCheck:
                 one, two = owner.route.client_cert, later.route.client_cert
                 if one is not None and two is not None and one.excludes(two):
                     continue
-                if not same and owner.clients & later.clients:
+                if not same and owner.clients & later.clients & clients:
                     message = f"'{later.line.name}' {before} the '{other}' of {_at(self._rules, owner.route, owner.number)}: {why}"
                     self._misplaced.setdefault((later.route.name, later.number), message)
 
@@ -186,8 +189,10 @@ def _at(rules: Rules, route: Route, number: int) -> str:
     return f"[route {route.name}] ({problem.path}:{problem.line})"
 
 
-def _takers(index: CoverageIndex[_DecidingLine], owner: _DecidingLine) -> dict[str, Route]:
-    """Find the earlier routes that take all clients of a line; none if some clients reach it."""
+def _takers(
+    index: CoverageIndex[_DecidingLine], owner: _DecidingLine, clients: ClientSet
+) -> dict[str, Route]:
+    """Find the earlier routes that take all of these clients that a line is for; none if some reach it."""
     takers: dict[str, Route] = {}
     for case in owner.line.cases:
         left = owner.clients
@@ -199,15 +204,14 @@ def _takers(index: CoverageIndex[_DecidingLine], owner: _DecidingLine) -> dict[s
                 certificates = other.route.client_cert
                 if certificates and not certificates.covers(owner.route.client_cert):
                     continue
-                rest = left - other.clients
-                if rest != left:
+                if left & other.clients & clients:
                     takers[other.route.name] = other.route
-                left = rest
-                if not left:
+                left -= other.clients
+                if not left & clients:
                     break
-            if not left:
+            if not left & clients:
                 break
-        if left:
+        if left & clients:
             return _NO_TAKERS
     return takers
 

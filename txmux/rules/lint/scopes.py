@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+from functools import cache, reduce
+from operator import itemgetter, or_
 from zlib import crc32
 
 from txmux.classes import frozen
@@ -34,22 +36,32 @@ class ClientSet:
         return ClientSet(tuple(gap for gap in gaps if gap[0] < gap[1]))
 
     def __or__(self, other: ClientSet) -> ClientSet:
-        return self if self is other else ClientSet(tuple(_merged((*self.spans, *other.spans))))
+        if self is other or not other.spans:
+            return self
+        return ClientSet(tuple(_merged((*self.spans, *other.spans)))) if self.spans else other
 
     def __and__(self, other: ClientSet) -> ClientSet:
-        # Mostly all are allowed, or there is one set only; it may be of a hundred thousand networks.
         if self is other or other is EVERYONE:
             return self
-        return other if self is EVERYONE else ~(~self | ~other)
+        if self is EVERYONE:
+            return other
+        # One of the two may be of a million networks, for each of as many routes as there are.
+        few, many = sorted((self.spans, other.spans), key=len)
+        both: list[_Span] = []
+        for start, end in few:
+            first = bisect_right(many, start, key=itemgetter(1))
+            some = [*many[first : bisect_left(many, end, first, key=itemgetter(0))]]
+            if some:
+                some[0] = max(start, some[0][0]), some[0][1]
+                some[-1] = some[-1][0], min(end, some[-1][1])
+                both += some
+        return ClientSet(tuple(both))
 
     def __sub__(self, other: ClientSet) -> ClientSet:
         if self is other:
             return NO_CLIENTS
-        if not (self.spans and other.spans):
-            return self
-        # That they lie apart is quickly found, and the case for most pairs of routes.
-        first, second = sorted((self.spans, other.spans))
-        return self if first[-1][1] <= second[0][0] else ~(~self | other)
+        taken = self & other
+        return self & ~taken if taken else self
 
 
 @cache
@@ -103,11 +115,19 @@ WITH_ADDRESS = ClientSet(((0, _END),))
 
 @frozen
 class RouteScope:
-    """What routes belong to: a listener, or a route that ends TLS or opens tunnels."""
+    """What routes belong to: a listener, or a route that ends TLS or opens tunnels, and the clients that what is above lets in."""
 
     owner: Listener | Route
-    clients: ClientSet
+    above: ClientSet
     listeners: tuple[Listener, ...]
+
+    @property
+    def clients(self) -> ClientSet:
+        # Not kept, since what thousands of routes leave of a million networks is too much.
+        owner = self.owner
+        if isinstance(owner, Listener):
+            return self.above
+        return NO_CLIENTS if owner.dry_run else self.above & set_of(owner.clients)
 
 
 def scopes(rules: Rules) -> tuple[RouteScope, ...]:
@@ -123,12 +143,18 @@ def scopes(rules: Rules) -> tuple[RouteScope, ...]:
     outer: dict[str, list[RouteScope]] = {name: [] for name in inside}
     for layer in layers:
         _enter(layer, rules, outer)
+    above: dict[tuple[str, ...], ClientSet] = {}  # thousands of routes are under the same ones
     while inside:
         # No route is under itself, so that there always is one whose own scopes are known.
         for name, route in list(inside.items()):
             if inside.keys().isdisjoint(route.under):
                 del inside[name]
-                layers.append(_tls_scope(route, outer[name]))
+                over = tuple(scope.owner.name for scope in outer[name])
+                if over not in above:
+                    each = (scope.clients for scope in outer[name])
+                    above[over] = reduce(or_, each, NO_CLIENTS)
+                its = {one.name: one for scope in outer[name] for one in scope.listeners}
+                layers.append(RouteScope(route, above[over], tuple(its.values())))
                 _enter(layers[-1], rules, outer)
     return tuple(layers)
 
@@ -137,11 +163,3 @@ def _enter(scope: RouteScope, rules: Rules, outer: Mapping[str, list[RouteScope]
     for route in rules.routes_of(scope.owner):
         if route.name in outer:
             outer[route.name].append(scope)
-
-
-def _tls_scope(route: Route, outer: list[RouteScope]) -> RouteScope:
-    some = NO_CLIENTS
-    for scope in outer:
-        some |= scope.clients & set_of(route.clients)
-    listeners = {listener.name: listener for scope in outer for listener in scope.listeners}
-    return RouteScope(route, NO_CLIENTS if route.dry_run else some, tuple(listeners.values()))

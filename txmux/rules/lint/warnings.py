@@ -135,7 +135,7 @@ def _guards(
     for route in routes:
         if not access.needs_certificate(route):
             served |= set_of(route.clients)
-    return routes if (clients & WITH_ADDRESS) - served else []
+    return routes if routes and (clients & WITH_ADDRESS) - served else []
 
 
 def _kept_by(guards: Iterable[Route]) -> str:

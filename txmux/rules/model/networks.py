@@ -95,10 +95,10 @@ class NetworkSet:
         )
 
     def __hash__(self) -> int:
-        # Of how many there are: they may be too many to look at each.
+        # Of many, by how many there are: they may be too many to look at each.
         return hash(
             frozenset(
-                (version, shift, len(prefixes))
+                (version, shift, frozenset(prefixes) if len(prefixes) < 9 else len(prefixes))
                 for version, by_shift in self._by_shift.items()
                 for shift, prefixes in by_shift.items()
             )
