@@ -9,7 +9,7 @@ from txmux.detection.ambiguities import ambiguities_over
 from txmux.errors import joined
 from txmux.interfaces import Transport
 from txmux.rules.lint.coverage import CoverageIndex, ParsedLine, PatternCase, read_line
-from txmux.rules.lint.scopes import ClientSet, RouteScope, scopes, set_of
+from txmux.rules.lint.scopes import ClientSet, RouteScope, scopes, set_of, sure
 from txmux.rules.model import Listener, Route, Rules
 from txmux.rules.problems import Problem
 
@@ -189,6 +189,17 @@ def _at(rules: Rules, route: Route, number: int) -> str:
     return f"[route {route.name}] ({problem.path}:{problem.line})"
 
 
+def _takes_all(earlier: Route, later: Route) -> bool:
+    """Return whether an earlier route takes from a later one all whom both may serve: always, with any certificate, from any place."""
+    during, own = earlier.during, later.during
+    if during and not (own and set(own) <= set(during)):
+        return False
+    certificates = earlier.client_cert
+    if certificates and not certificates.covers(later.client_cert):
+        return False
+    return bool(sure(earlier.clients))
+
+
 def _takers(
     index: CoverageIndex[_DecidingLine], owner: _DecidingLine, clients: ClientSet
 ) -> dict[str, Route]:
@@ -198,11 +209,7 @@ def _takers(
         left = owner.clients
         for _, others in index.covering(case, owner.line.predicate):
             for other in others:
-                during, own = other.route.during, owner.route.during
-                if during and not (own and set(own) <= set(during)):
-                    continue
-                certificates = other.route.client_cert
-                if certificates and not certificates.covers(owner.route.client_cert):
+                if not _takes_all(other.route, owner.route):
                     continue
                 if left & other.clients & clients:
                     takers[other.route.name] = other.route

@@ -74,6 +74,12 @@ def set_of(clients: Clients) -> ClientSet:
     return some if clients.excluded is None else some - _of(clients.excluded)
 
 
+def sure(clients: Clients) -> ClientSet:
+    """Return the clients that are left to no other line: none if a place is taken out, for any of them may be there."""
+    is_open = clients.excluded is not None and any(_region_spans(clients.excluded))
+    return NO_CLIENTS if is_open else set_of(clients)
+
+
 def _region_spans(networks: NetworkSet) -> Iterator[_Span]:
     for one in networks.dynamic:
         if one.kind in READ_BY_EACH:

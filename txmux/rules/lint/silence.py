@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from txmux.interfaces import Transport
-from txmux.rules.lint.scopes import ClientSet, scopes, set_of
+from txmux.rules.lint.scopes import ClientSet, scopes, set_of, sure
 from txmux.rules.model import Backend, Listener, Outcome, Refusal, Route, Rules, Silence
 from txmux.rules.problems import Problem
 
@@ -54,11 +54,10 @@ def silent_clients(
     """Yield the lines of ``silent``, each with those of a listener's clients that it applies to."""
     for route in rules.routes_of(listener) if listener.silent else ():
         if route.takes_silent and not (route.dry_run or route.during or route.client_cert):
-            clients -= set_of(route.clients)
+            clients -= sure(route.clients)
     for line in listener.silent:
-        fit = set_of(line.clients)
-        yield line, clients & fit
-        clients -= fit
+        yield line, clients & set_of(line.clients)
+        clients -= sure(line.clients)
 
 
 SPEAK_FIRST = frozenset({21, 25, 110, 143, 587, 3306, *range(5900, 5910)})

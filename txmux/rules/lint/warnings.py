@@ -17,7 +17,15 @@ from txmux.rules.lint import access, destinations
 from txmux.rules.lint.coverage import forget_lines, lines_of
 from txmux.rules.lint.patterns import suspicious_patterns
 from txmux.rules.lint.reach import unreachable_routes
-from txmux.rules.lint.scopes import NO_CLIENTS, WITH_ADDRESS, ClientSet, RouteScope, scopes, set_of
+from txmux.rules.lint.scopes import (
+    NO_CLIENTS,
+    WITH_ADDRESS,
+    ClientSet,
+    RouteScope,
+    scopes,
+    set_of,
+    sure,
+)
 from txmux.rules.lint.secrets import FileUser, open_secrets, secret_files
 from txmux.rules.lint.silence import (
     any_before_speakers,
@@ -134,7 +142,7 @@ def _guards(
     served = NO_CLIENTS
     for route in routes:
         if not access.needs_certificate(route):
-            served |= set_of(route.clients)
+            served |= sure(route.clients)
     return routes if routes and (clients & WITH_ADDRESS) - served else []
 
 
