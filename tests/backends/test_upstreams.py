@@ -23,6 +23,7 @@ from tests.support.folders import make_folder
 from tests.support.held import held_by
 from txmux.backends.health.checks import key_of
 from txmux.backends.names.resolve import NameResolver
+from txmux.backends.pool.hold import HeldClient
 from txmux.backends.pool.member import Member, ResolvedAddress
 from txmux.backends.pool.pool import Unavailable
 from txmux.backends.pool.server_health import MemberState, ServerOverride
@@ -31,6 +32,7 @@ from txmux.backends.upstreams import PreparedUpstreams, ServerStarter, Upstreams
 from txmux.detection.ranked import finish
 from txmux.rules.model import Backend, Check, Ejection, Refusal, Rules, ServerTLS, Settings
 from txmux.rules.reading.parser import load
+from txmux.telemetry.reasons import ConnectFailure
 from txmux.testing.predicates import calls_in
 
 ONCE = Ejection(failures=1, within=10, seconds=10, lone=True)
@@ -62,6 +64,15 @@ def pick(upstream: Upstream) -> Member:
 class ChangedTest(SynchronousTestCase):
     def setUp(self) -> None:
         self.its = ChangingUpstreams()
+
+    def test_who_waits(self) -> None:
+        upstream = self.its.change("10.0.0.1:80")
+        outcomes: tuple[tuple[ConnectFailure, ConnectFailure | None], ...] = (
+            ("tls-failed", "tls-failed"), ("connect-refused", None),
+        )  # fmt: skip
+        for cause, outcome in outcomes:
+            client = HeldClient(0.0, 60.0, lambda: True, self.fail)
+            self.assertEqual(upstream.hold(client, cause), outcome)
 
     def test_counts(self) -> None:
         old = self.its.change("10.0.0.1:80")

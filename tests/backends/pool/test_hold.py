@@ -16,6 +16,7 @@ from txmux.access.admission import Tally
 from txmux.backends.pool import hold
 from txmux.backends.pool.hold import HeldClient, WaitingClients
 from txmux.rules.model import Check
+from txmux.telemetry.counting.counter_groups import held
 from txmux.telemetry.counting.process_counters import ProcessCounters
 
 _ACTIONS = "join", "leave", "up", "refuse", "hold", "release", "wait", "mark"
@@ -54,7 +55,7 @@ class LineTests(SynchronousTestCase):
 
     def assert_nobody_waits(self) -> None:
         left = len(self.held), self.held.blocks, self.clock.getDelayedCalls()
-        self.assertEqual(left, (0, False, []))
+        self.assertEqual((*left, held(self.held.counts.cells)), (0, False, [], 0))
 
     def pass_time(self, seconds: float) -> list[str]:
         for _ in range(round(seconds * 100)):
@@ -312,6 +313,13 @@ class LineTests(SynchronousTestCase):
         self.held.hold_until(0.0)
         self.assertEqual(self.pass_time(4.9), [])
         self.assertEqual(self.pass_time(0.2), ["a too late"])
+        # Others that wait again have what is left of it.
+        again = self.join("b", 5.0)
+        self.pass_time(3)
+        self.held.remove(again)
+        self.held.add(again, is_short=True)
+        self.assertEqual(self.pass_time(1.9), ["a too late"])
+        self.assertEqual(self.pass_time(0.2), ["a too late", "b too late"])
 
     def test_lack_of_a_server_is_reported_again_after_a_release(self) -> None:
         for is_up in (False, True):  # by checks, or by a try

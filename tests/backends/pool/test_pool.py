@@ -1,4 +1,5 @@
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import attrs
@@ -224,6 +225,19 @@ class NameTests(SynchronousTestCase):
         self.pool.on_room = lambda: asked.append(self.pool.pick())
         self.set("10.0.0.1", "10.0.0.2", "10.0.0.3")
         self.assertEqual(asked, [self.pool.members[2]])
+
+    def test_several_freed_at_once(self) -> None:
+        """Each that waits for a slot is called for one of them, and nobody for the others."""
+        health, called = self.pool.backend_health, list[int]()
+        health.connections = 5
+        for number in range(2):
+            health.call_when_freed(partial(called.append, number))
+        health.connections = 4
+        health.call_freed()
+        self.assertEqual(called, [0])
+        health.connections = 1
+        health.call_freed()
+        self.assertEqual(called, [0, 1])
 
 
 class EjectionTests(SynchronousTestCase):
