@@ -73,8 +73,7 @@ class SharedRatesTest(TestCase):
         await self.up(*machines)
         clients = [await self.stay(one) for _ in range(9)]
         self.assertEqual([client.finished for client in clients], [False] * 8 + [True])
-        while not self.elsewhere(other):
-            await deferLater(reactor, 0.01)
+        await self.heard(other, 8)
         self.assertTrue((await self.stay(other)).finished)
 
     async def test_connections(self) -> None:
@@ -100,15 +99,19 @@ class SharedRatesTest(TestCase):
         await self.up(*machines)
         clients = [await self.stay(machines[0]) for _ in range(7)]
         self.assertFalse(any(client.finished for client in clients))
-        while not self.elsewhere(machines[1]):
-            await deferLater(reactor, 0.01)
+        await self.heard(machines[1], 7)
         others = [await self.stay(machines[1]) for _ in range(7)]
         self.assertEqual([client.finished for client in others], [False] * 3 + [True] * 4)
         return clients
 
-    def elsewhere(self, machine: EmbeddedService) -> object:
-        exchanges = _shared(machine).exchanges.values()
-        return any(_SOURCE in (one._reported_slots or ()) for one in exchanges)
+    async def heard(self, machine: EmbeddedService, made: int) -> None:
+        """Wait until it knows that the source has made so many connections elsewhere: the first report has half of them, or more."""
+        while not any(
+            made <= report.get(_SOURCE, 0)
+            for one in _shared(machine).exchanges.values()
+            for report in (one._known or {}).values()
+        ):
+            await deferLater(reactor, 0.01)
 
     async def stay(self, machine: EmbeddedService) -> Peer:
         port: Any = machine.ports[0]
