@@ -35,12 +35,12 @@ def install(
     """Have a module find these matchers, and one plugin that has a problem."""
     problems = (PluginProblem(problem),) * bool(problem)
     registry = Registry({matcher.name: matcher for matcher in matchers}, problems)
-    test.patch(module, "installed_matchers", lambda: registry)
+    change_constants(test, module, installed_matchers=lambda: registry)
 
 
 def lack_landlock(test: SynchronousTestCase) -> None:
     """Have the kernel, for this process, lack it or forbid its use."""
-    test.patch(landlock, "abi", lambda: 0)
+    change_constants(test, landlock, abi=lambda: 0)
 
 
 def set_wall_clock(test: SynchronousTestCase, now: float) -> None:
