@@ -24,6 +24,7 @@ class _DecidingLine:
     number: int
     line: ParsedLine
     clients: ClientSet  # of the route, wherever it is
+    taken: ClientSet  # those of them that later routes get in no case
 
 
 def unreachable_routes(rules: Rules) -> Iterator[Problem]:
@@ -104,7 +105,7 @@ class _ReachabilityCheck:
             if not served & clients:
                 continue
             owners = [
-                _DecidingLine(route, number, read_line(alternative), served)
+                _DecidingLine(route, number, read_line(alternative), served, sure(route.clients))
                 for number, alternative in enumerate(route.alternatives)
                 if alternative.for_transport(over)
             ]
@@ -189,17 +190,6 @@ def _at(rules: Rules, route: Route, number: int) -> str:
     return f"[route {route.name}] ({problem.path}:{problem.line})"
 
 
-def _takes_all(earlier: Route, later: Route) -> bool:
-    """Return whether an earlier route takes from a later one all whom both may serve: always, with any certificate, from any place."""
-    during, own = earlier.during, later.during
-    if during and not (own and set(own) <= set(during)):
-        return False
-    certificates = earlier.client_cert
-    if certificates and not certificates.covers(later.client_cert):
-        return False
-    return bool(sure(earlier.clients))
-
-
 def _takers(
     index: CoverageIndex[_DecidingLine], owner: _DecidingLine, clients: ClientSet
 ) -> dict[str, Route]:
@@ -207,18 +197,20 @@ def _takers(
     takers: dict[str, Route] = {}
     for case in owner.line.cases:
         left = owner.clients
-        for _, others in index.covering(case, owner.line.predicate):
-            for other in others:
-                if not _takes_all(other.route, owner.route):
-                    continue
-                if left & other.clients & clients:
-                    takers[other.route.name] = other.route
-                left -= other.clients
+        covering = index.covering(case, owner.line.predicate)
+        for other in (other for _, others in covering for other in others):
+            during, own = other.route.during, owner.route.during
+            if during and not (own and set(own) <= set(during)):
+                continue
+            certificates = other.route.client_cert
+            if certificates and not certificates.covers(owner.route.client_cert):
+                continue
+            if left & other.taken & clients:
+                takers[other.route.name] = other.route
+                left -= other.taken
                 if not left & clients:
                     break
-            if not left & clients:
-                break
-        if left & clients:
+        else:
             return _NO_TAKERS
     return takers
 

@@ -136,6 +136,9 @@ class RouteScope:
         return NO_CLIENTS if owner.dry_run else self.above & set_of(owner.clients)
 
 
+_Above = tuple[ClientSet, tuple[Listener, ...]]
+
+
 def scopes(rules: Rules) -> tuple[RouteScope, ...]:
     """Return all scopes, each after those that it is inside."""
     allowed = [route.clients.allowed for route in rules.routes if route.clients.allowed is not None]
@@ -149,18 +152,16 @@ def scopes(rules: Rules) -> tuple[RouteScope, ...]:
     outer: dict[str, list[RouteScope]] = {name: [] for name in inside}
     for layer in layers:
         _enter(layer, rules, outer)
-    above: dict[tuple[str, ...], ClientSet] = {}  # thousands of routes are under the same ones
+    above: dict[tuple[str, ...], _Above] = {}  # thousands of routes are under the same ones
     while inside:
         # No route is under itself, so that there always is one whose own scopes are known.
         for name, route in list(inside.items()):
             if inside.keys().isdisjoint(route.under):
                 del inside[name]
-                over = tuple(scope.owner.name for scope in outer[name])
-                if over not in above:
-                    each = (scope.clients for scope in outer[name])
-                    above[over] = reduce(or_, each, NO_CLIENTS)
-                its = {one.name: one for scope in outer[name] for one in scope.listeners}
-                layers.append(RouteScope(route, above[over], tuple(its.values())))
+                names = tuple(scope.owner.name for scope in outer[name])
+                if names not in above:
+                    above[names] = _above(outer[name])
+                layers.append(RouteScope(route, *above[names]))
                 _enter(layers[-1], rules, outer)
     return tuple(layers)
 
@@ -169,3 +170,9 @@ def _enter(scope: RouteScope, rules: Rules, outer: Mapping[str, list[RouteScope]
     for route in rules.routes_of(scope.owner):
         if route.name in outer:
             outer[route.name].append(scope)
+
+
+def _above(outer: list[RouteScope]) -> _Above:
+    listeners = {listener.name: listener for scope in outer for listener in scope.listeners}
+    clients = reduce(or_, (scope.clients for scope in outer), NO_CLIENTS)
+    return clients, tuple(listeners.values())
